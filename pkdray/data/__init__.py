@@ -1,0 +1,1 @@
+"""Data: the on-disk dataset, its importers and the bundled samples."""

@@ -1,0 +1,1 @@
+"""Importers: one file a kind of recording, each writing the dataset format."""

@@ -1,0 +1,1 @@
+"""Losses: pure functions first, the composed objective last."""

@@ -1,0 +1,1 @@
+"""Models: encoders, fusion, the T-Net, and the networks made of them."""

@@ -1,0 +1,1 @@
+"""Search: the space, the trial, the ledger and the sweep."""
