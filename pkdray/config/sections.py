@@ -1,0 +1,189 @@
+"""What a YAML may say, section by section. Defaults are those of a feature-level study on two cores."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pkdray.config.methods import Method, PKDOTMethod
+from pkdray.config.parameters import Parameter
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
+Width = Annotated[int, Field(ge=1, le=65536)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetConfig(Section):
+    """Which data, and which of its modalities the student will have.
+
+    ``path`` is a bundled name or a folder. ``prevalent`` modalities exist at deployment; ``privileged`` ones only the
+    teachers see (``null``: all the others). ``fold`` chooses one fold of a dataset that declares folds.
+    """
+
+    path: str
+    prevalent: list[str] = Field(min_length=1)
+    privileged: list[str] | None = None
+    fold: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> DatasetConfig:
+        both = sorted(set(self.prevalent) & set(self.privileged or []))
+        if both:
+            raise ValueError(f"{', '.join(both)} cannot be prevalent and privileged at once")
+        return self
+
+
+class EncoderConfig(Section):
+    """Maps one modality's features to a feature vector of ``hidden[-1]`` numbers.
+
+    ``mlp``: linear, ReLU and dropout a layer, frame by frame where the features are a sequence (then averaged over
+    time). ``gru``: one recurrent layer a width; needs features of shape [T, d].
+    """
+
+    kind: Literal["mlp", "gru"] = "mlp"
+    hidden: list[Width] = Field(default=[64], min_length=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+
+
+class TrainingConfig(Section):
+    """How the one training loop runs; ``patience`` counts epochs without a better validation metric."""
+
+    epochs: int = Field(default=100, ge=1)
+    batch_size: int = Field(default=100, ge=2)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    weight_decay: float = Field(default=0.0, ge=0)
+    gradient_clip: float | None = Field(default=None, gt=0)
+    patience: int = Field(default=20, ge=1)
+    checkpoint_every: int = Field(default=10, ge=1)
+
+
+class TeacherConfig(Section):
+    """One teacher: its name and the modalities it sees (``null``: all of them)."""
+
+    name: Name
+    modalities: list[str] | None = Field(default=None, min_length=1)
+
+
+class AdaptersConfig(Section):
+    """MT-PKDOT's recycled teachers: one adapter and head per single modality, on the first teacher's frozen encoders.
+
+    ``hidden`` are the adapter's inner widths (512-256-512 in the paper is ``[256]`` between widths of 512).
+    """
+
+    enabled: bool = True
+    hidden: list[Width] = Field(default=[64], min_length=1)
+    training: TrainingConfig = TrainingConfig()
+
+
+class TeachersConfig(Section):
+    """The teacher pool; all teachers share one ``embedding`` width, which the student takes over."""
+
+    pool: list[TeacherConfig] = Field(default=[TeacherConfig(name="joint")], min_length=1)
+    encoder: EncoderConfig = EncoderConfig()
+    encoders: dict[str, EncoderConfig] = Field(default={}, description="per modality, in place of `encoder`")
+    fusion: Literal["concat", "gated"] = "concat"
+    embedding: Width = 64
+    adapters: AdaptersConfig = AdaptersConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @field_validator("pool")
+    @classmethod
+    def _distinct(cls, pool: list[TeacherConfig]) -> list[TeacherConfig]:
+        names = [teacher.name for teacher in pool]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two teachers are called {', '.join(twice)}")
+        return pool
+
+
+class TNetConfig(Section):
+    """The T-Net, which hallucinates the first teacher's privileged features from the prevalent modalities.
+
+    ``frozen``: regressed to the features first (``fit``), then kept; ``joint``: trained with the student, its
+    regression loss added with ``weight``; ``none``: no T-Net.
+    """
+
+    training: Literal["none", "frozen", "joint"] = "frozen"
+    hidden: list[Width] = Field(default=[256, 128, 256], min_length=1)
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    weight: float = Field(default=1.0, gt=0)
+    fit: TrainingConfig = TrainingConfig()
+
+
+class StudentConfig(Section):
+    """The student: prevalent encoders, a T-Net, and a fusion of both (``null``: of the teachers' kind)."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    encoders: dict[str, EncoderConfig] = Field(default={}, description="per modality, in place of `encoder`")
+    fusion: Literal["concat", "gated"] | None = None
+    tnet: TNetConfig = TNetConfig()
+
+
+class AshaConfig(Section):
+    """Asynchronous successive halving over epochs: after ``grace_epochs``, then at every ``reduction_factor``-fold."""
+
+    grace_epochs: int = Field(default=10, ge=1)
+    reduction_factor: int = Field(default=3, ge=2)
+
+
+SAMPLERS = ("tpe", "gp", "nsga2", "random", "grid")
+
+
+class SearchConfig(Section):
+    """The search: how many trials, what they are judged by on validation, who proposes, who stops early."""
+
+    trials: int = Field(default=24, ge=1)
+    metric: str | None = Field(default=None, description="null: accuracy, or ccc for regression")
+    sampler: Literal["tpe", "gp", "nsga2", "random", "grid"] = "tpe"
+    startup_trials: int = Field(default=10, ge=1, description="random trials before tpe or gp begin to model")
+    asha: AshaConfig | None = AshaConfig()
+    space: dict[str, list[Parameter]] = {}
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _one_or_several(cls, space: object) -> object:
+        if not isinstance(space, dict):
+            return space
+        return {path: value if isinstance(value, list) else [value] for path, value in space.items()}
+
+
+class ResourcesConfig(Section):
+    """What a trial and a teacher may take; ``concurrent_trials: null`` means as many as the cluster holds."""
+
+    cpus_per_trial: float = Field(default=1, gt=0)
+    gpus_per_trial: float = Field(default=0, ge=0)
+    concurrent_trials: int | None = Field(default=None, ge=1)
+    workers_per_teacher: int = Field(default=1, ge=1)
+    gpus_per_teacher_worker: float = Field(default=0, ge=0)
+    max_failures: int = Field(default=2, ge=0, description="restarts of a trial or teacher whose process or node died")
+
+
+class Config(Section):
+    """One study, whole: everything that a run needs to be made again."""
+
+    name: Name
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    dataset: DatasetConfig
+    teachers: TeachersConfig = TeachersConfig()
+    student: StudentConfig = StudentConfig()
+    method: Method = Field(default=PKDOTMethod(name="pkdot"), discriminator="name")
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="after")
+    def _anchors_fit_the_batch(self) -> Config:
+        top_k = getattr(self.method, "top_k", None)
+        if top_k is not None and top_k > self.training.batch_size - 1:
+            raise ValueError(
+                f"method.top_k is {top_k}, but a batch of {self.training.batch_size} has at most "
+                f"{self.training.batch_size - 1} anchors a row: lower method.top_k or raise training.batch_size"
+            )
+        return self
