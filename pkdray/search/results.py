@@ -1,0 +1,162 @@
+"""What a sweep leaves beside its ledger: trials.parquet, and the best student in ``best/``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pkdray.config import Config
+from pkdray.data.dataset import Dataset
+from pkdray.embeddings import Rows
+from pkdray.errors import RunError
+from pkdray.files import write_atomic
+from pkdray.models.networks import Student
+from pkdray.search.ledger import Ledger, reason, retry_of, summary
+from pkdray.search.run import Run, fixed_values
+from pkdray.search.space import suggest
+from pkdray.search.trial import BEST
+from pkdray.training.answers import answers_table
+from pkdray.training.bundles import Architecture, StudentInfo, write_bundle
+from pkdray.training.checkpoints import load_tensors, load_weights
+from pkdray.training.inputs import fit_standardizers, input_name, split_arrays
+from pkdray.training.plan import Plan
+from pkdray.training.students import fresh_student, predict_rows
+
+PREDICTIONS = "predictions.{split}.parquet"
+
+
+def write_results(run: Run, plan: Plan, dataset: Dataset, ledger: Ledger) -> None:
+    """Write trials.parquet, and ``best/`` if a trial is complete."""
+    table = trials_table(ledger)
+    write_atomic(run.path / "trials.parquet", lambda temporary: table.to_parquet(temporary, index=False))
+    best = ledger.best()
+    if best is not None:
+        write_best(run, plan, dataset, best.number)
+
+
+def trials_table(ledger: Ledger) -> pd.DataFrame:
+    """One row a trial: number, state, value, method, epochs, seconds, reason, retry_of, and its parameters."""
+    rows = []
+    for trial in ledger.trials():
+        said = summary(trial)
+        rows.append(
+            {
+                "number": trial.number,
+                "state": trial.state.name.lower(),
+                "value": trial.value,
+                "best_epoch": said.get("epoch"),
+                "epochs": said.get("epochs") or max(trial.intermediate_values, default=None),
+                "seconds": said.get("seconds"),
+                "started": trial.datetime_start,
+                "finished": trial.datetime_complete,
+                "reason": reason(trial),
+                "retry_of": retry_of(trial),
+                **{f"parameter.{name}": value for name, value in trial.params.items()},
+            }
+        )
+    table = pd.DataFrame(rows)
+    # A categorical parameter may mix numbers, strings and lists; Parquet columns may not.
+    for name in table.columns:
+        if table[name].dtype == object and name.startswith("parameter."):
+            table[name] = [None if _absent(value) else json.dumps(value) for value in table[name]]
+    return table
+
+
+def _absent(value: Any) -> bool:
+    return value is None or value != value
+
+
+def trial_overrides(run: Run, ledger: Ledger, number: int) -> dict[str, Any]:
+    """The values that a trial drew, by dotted path, read back from the ledger."""
+    return suggest(run.config.search.space, ledger.trials()[number], fixed_values(run.config))
+
+
+def write_best(run: Run, plan: Plan, dataset: Dataset, number: int) -> None:
+    """Make ``best/`` the student of a trial: a bundle, with its predictions on validation.
+
+    The folder is built aside and swapped in, so that ``best/`` is never a mixture of two trials.
+    """
+    marker = run.best / "metrics.json"
+    if marker.exists() and json.loads(marker.read_text(encoding="utf-8")).get("trial") == number:
+        return
+    config = plan.trial_config(trial_overrides(run, run.ledger(), number))
+    student, meta = load_student(run, plan, config, number)
+    build = run.path / ".best"
+    shutil.rmtree(build, ignore_errors=True)
+    metrics = {
+        "trial": number,
+        "validation": {
+            key: value
+            for key, value in meta["best"].items()
+            if not key.startswith("train/") and key not in ("epoch", "best")
+        },
+    }
+    standardizers = fit_standardizers(plan, dataset, plan.prevalent)
+    write_bundle(build, student, student_info(run, plan, config, number), standardizers, metrics)
+    write_predictions(build, plan, dataset, student, "val")
+    shutil.rmtree(run.best, ignore_errors=True)
+    build.rename(run.best)
+
+
+def load_student(run: Run, plan: Plan, config: Config, number: int) -> tuple[Student, dict[str, Any]]:
+    """A complete trial's student with the weights of its best epoch, and what was saved with them.
+
+    Raises:
+        RunError: the trial's weights are missing or damaged.
+    """
+    path = run.trial(number) / BEST
+    student = fresh_student(plan, config)
+    if not path.exists():
+        raise RunError(f"Trial {number} of {run.name} has lost its weights ({path}).", cure="Restore the file.")
+    tensors, meta = load_tensors(path)
+    load_weights(student, tensors, path)
+    return student.eval(), meta
+
+
+def student_info(run: Run, plan: Plan, config: Config, number: int) -> StudentInfo:
+    """What the student's config.yaml says of a trial's student."""
+    fresh = fresh_student(plan, config)
+    return StudentInfo(
+        task=plan.info.task,
+        targets=list(plan.info.targets),
+        classes=list(plan.info.classes),
+        architecture=Architecture(
+            student=config.student,
+            fusion=config.student.fusion or config.teachers.fusion,
+            embedding=config.teachers.embedding,
+            shapes={name: list(shape) for name, shape in plan.shapes(plan.prevalent).items()},
+            outputs=plan.task.outputs,
+            per_frame=plan.task.per_frame,
+            tnet_outputs=fresh.tnet.output.out_features if fresh.tnet is not None else 0,
+        ),
+        made_from={
+            "run": run.name,
+            "trial": number,
+            "dataset": plan.info.name,
+            "dataset_fingerprint": plan.dataset_fingerprint,
+            "pool_fingerprint": plan.pool_fingerprint,
+            "privileged": plan.privileged,
+            "seed": config.seed,
+            "method": config.method.model_dump(mode="json"),
+            "training": config.training.model_dump(mode="json"),
+            "versions": run.about.get("versions", {}),
+            "metric": plan.metric.name,
+        },
+    )
+
+
+def write_predictions(folder: Path, plan: Plan, dataset: Dataset, student: Student, split: str) -> torch.Tensor:
+    """Write the student's predictions of a split, as ``pkdray predict`` writes them; returns the raw predictions."""
+    arrays = split_arrays(plan, dataset, plan.prevalent, [split])[split]
+    rows = Rows({input_name(name): arrays[input_name(name)] for name in plan.prevalent})
+    prediction = predict_rows(student, rows, plan.prevalent)
+    values = prediction.softmax(dim=-1) if plan.info.task == "classification" else prediction
+    sample_ids = dataset.samples["sample_id"].iloc[dataset.rows(split, plan.config.dataset.fold)].tolist()
+    table = answers_table(sample_ids, values.numpy(), plan.info.task, list(plan.info.classes), list(plan.info.targets))
+    write_atomic(folder / PREDICTIONS.format(split=split), lambda temporary: table.to_parquet(temporary, index=False))
+    return prediction

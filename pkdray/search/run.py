@@ -1,0 +1,242 @@
+"""A run's folder: what was decided once (run.yaml), the ledger, the trials, and the lock that keeps it single."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pkdray.config import Config, build_config
+from pkdray.data.dataset import Dataset, open_dataset
+from pkdray.errors import FingerprintError, RunError
+from pkdray.files import storage_errors, write_yaml
+from pkdray.search.ledger import Ledger
+from pkdray.search.samplers import make_sampler
+from pkdray.search.space import flatten, grid, grid_size
+from pkdray.training.plan import Plan, make_plan
+from pkdray.training.pools import Pool
+
+RUN_FILE, STUDY_FILE, LOCK_FILE = "run.yaml", "study.db", ".lock"
+POOLS = "pools"
+"""The folder beside the runs in which they share teacher pools."""
+
+_VERSIONS = ("pkdray", "torch", "ray", "optuna", "POT", "numpy")
+
+
+class Run:
+    """One sweep on disk.
+
+    ``<run>/run.yaml`` (resolved config, versions, fingerprints) · ``study.db`` (the ledger) · ``trials/<number>/`` ·
+    ``trials.parquet`` · ``best/`` · ``evaluation.json``. run.yaml is written last: a folder without one is no run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            data = yaml.safe_load((path / RUN_FILE).read_text(encoding="utf-8"))
+            self.config: Config = build_config(data["config"], source=str(path / RUN_FILE))
+            self.about: dict[str, Any] = {key: value for key, value in data.items() if key != "config"}
+        except FileNotFoundError as error:
+            raise RunError(f"There is no run at {path}.", cure="`pkdray runs` lists the runs.") from error
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise RunError(f"{path / RUN_FILE} is damaged ({type(error).__name__}).", cure="Sweep anew.") from error
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan) -> Run:
+        """Make the folder, the ledger with its planned trials, and run.yaml.
+
+        Raises:
+            RunError: the folder holds a run, or something else.
+            StorageError: it cannot be written.
+        """
+        if (path / RUN_FILE).exists():
+            old = cls(path)
+            made = old.about["dataset_fingerprint"]
+            if made != plan.dataset_fingerprint:
+                raise FingerprintError(
+                    f"The run {path} was made with another dataset ({made}, not {plan.dataset_fingerprint}).",
+                    cure="Choose another --name.",
+                )
+            raise RunError(
+                f"The run {path} exists.", cure=f"`pkdray resume {path}` continues it; or choose another --name."
+            )
+        foreign = (
+            [entry.name for entry in path.iterdir() if entry.name not in (STUDY_FILE, LOCK_FILE)]
+            if path.is_dir()
+            else []
+        )
+        if foreign:
+            raise RunError(f"{path} is not empty and is no run (it holds {foreign[0]}).", cure="Choose another --name.")
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            # A start that was killed before run.yaml leaves a ledger in which nothing has happened yet.
+            (path / STUDY_FILE).unlink(missing_ok=True)
+        search = plan.config.search
+        planned, points = search.trials, []
+        if search.sampler == "grid":
+            fixed = fixed_values(plan.config)
+            size = grid_size(search.space, fixed)
+            planned = min(planned, size)
+            points = [point for point, _ in zip(grid(search.space, fixed), range(planned), strict=False)]
+        Ledger.create(path / STUDY_FILE, mode=plan.metric.mode, planned=planned, points=points)
+        write_yaml(
+            path / RUN_FILE,
+            {
+                "name": path.name,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "dataset": plan.info.name,
+                "dataset_path": plan.dataset_path,
+                "dataset_fingerprint": plan.dataset_fingerprint,
+                "pool": plan.pool_fingerprint,
+                "seed": plan.config.seed,
+                "versions": {name: _version(name) for name in _VERSIONS},
+                "python": platform.python_version(),
+                "config": plan.config.model_dump(mode="json", by_alias=True),
+            },
+            header="A run of pkdray. The config is resolved: every default is written out.",
+        )
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def runs_dir(self) -> Path:
+        """The folder that holds this run, its siblings, and their teacher pools."""
+        return self.path.parent
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best student."""
+        return self.path / "best"
+
+    def trial(self, number: int) -> Path:
+        """The folder of one trial."""
+        return self.path / "trials" / str(number)
+
+    def ledger(self) -> Ledger:
+        """The run's study."""
+        return Ledger(self.path / STUDY_FILE)
+
+    def dataset(self) -> Dataset:
+        """The dataset that the run was made with.
+
+        Raises:
+            FingerprintError: what lies at its path now is another one.
+            DatasetError: it is missing or damaged.
+        """
+        dataset = open_dataset(self.config.dataset.path)
+        made = self.about["dataset_fingerprint"]
+        if dataset.fingerprint != made:
+            raise FingerprintError(
+                f"The run {self.name} was made with the dataset {made}, but {dataset.path} is now "
+                f"{dataset.fingerprint}.",
+                cure="Put the old dataset back, or start a new run with this one.",
+            )
+        return dataset
+
+    def plan(self, dataset: Dataset) -> Plan:
+        """The run's plan; its config is resolved, so this only checks it once more."""
+        return make_plan(self.config, dataset)
+
+    def pool(self, plan: Plan) -> Pool:
+        """The teacher pool of the run's plan."""
+        return Pool.at(self.runs_dir / POOLS, plan)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run: no second process may sweep it. The lock dies with its process, however that ends.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        with storage_errors(self.path), (self.path / LOCK_FILE).open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                handle.seek(0)
+                raise RunError(
+                    f"The run {self.name} is being swept by {handle.read().strip() or 'another process'}.",
+                    cure="Wait for it, or stop it with Ctrl-C.",
+                ) from error
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {platform.node()}")
+            handle.flush()
+            yield
+
+    def is_active(self) -> bool:
+        """Whether some process is sweeping the run now."""
+        try:
+            with (self.path / LOCK_FILE).open("r") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+
+def find_run(name_or_path: str, runs_dir: Path) -> Run:
+    """A run by its path, or by its name below ``runs_dir``.
+
+    Raises:
+        RunError: there is none; the message lists those there are.
+    """
+    for path in (runs_dir / name_or_path, Path(name_or_path)):
+        if (path / RUN_FILE).is_file():
+            return Run(path)
+    names = [run.name for run in list_runs(runs_dir)]
+    raise RunError(
+        f"There is no run '{name_or_path}', neither in {runs_dir} nor as a path.",
+        cure=f"Runs in {runs_dir}: {', '.join(names)}." if names else f"No runs are in {runs_dir} yet; try --runs-dir.",
+    )
+
+
+def list_runs(runs_dir: Path) -> list[Run]:
+    """The runs in a folder, oldest first; damaged ones are left out."""
+    runs = []
+    for file in runs_dir.glob(f"*/{RUN_FILE}"):
+        try:
+            runs.append(Run(file.parent))
+        except (RunError, KeyError):
+            continue
+    return sorted(runs, key=lambda run: (str(run.about.get("created")), run.name))
+
+
+def new_run_path(runs_dir: Path, name: str) -> Path:
+    """``<runs_dir>/<name>``, with -2, -3 ... behind it where that exists."""
+    path, count = runs_dir / name, 1
+    while (path / RUN_FILE).exists():
+        count += 1
+        path = runs_dir / f"{name}-{count}"
+    return path
+
+
+def fixed_values(config: Config) -> dict[str, Any]:
+    """The un-searched config as dotted path -> value, which conditions of the space may name."""
+    return flatten(config.model_dump(mode="json", by_alias=True, exclude={"search"}))
+
+
+def sampler_for(config: Config) -> Any:
+    """Trial number -> Optuna sampler, as the config asks for."""
+    search = config.search
+    return lambda number: make_sampler(
+        search.sampler, seed=config.seed, number=number, startup_trials=search.startup_trials
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

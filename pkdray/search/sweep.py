@@ -1,0 +1,191 @@
+"""The sweep: Ray Tune runs what the ledger lacks. A resume is the same call."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pkdray.data.dataset import Dataset
+from pkdray.embeddings import SharedArrays
+from pkdray.errors import PkdrayError, StorageError
+from pkdray.files import write_text
+from pkdray.search.ledger import Counts, Ledger
+from pkdray.search.results import write_results
+from pkdray.search.run import Run
+from pkdray.search.trial import run_trial
+from pkdray.training.inputs import SEARCH_SPLITS, split_arrays, with_embeddings
+from pkdray.training.plan import Plan
+from pkdray.training.pools import Pool
+
+logger = logging.getLogger(__name__)
+_PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a sweep stands; ``seconds_left`` is a guess from this session's pace, None before its first end."""
+
+    counts: Counts
+    best_number: int | None
+    best_value: float | None
+    seconds: float
+    seconds_left: float | None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnProgress | None = None) -> Progress:
+    """Run the trials that the ledger lacks; returns where the sweep then stands.
+
+    Needs a connected Ray and the run's lock. Interrupted by Ctrl-C it returns with open trials, every one of them
+    WAITING in the ledger; killed, it leaves rows RUNNING, which the next call puts back.
+
+    Raises:
+        PkdrayError: the pool is damaged, a folder cannot be written.
+    """
+    ledger = run.ledger()
+    ledger.release()
+    meter = _Meter(ledger, on_progress)
+    if ledger.counts().open:
+        shared = SharedArrays.put(study_arrays(plan, dataset, pool))
+        try:
+            _fit(run, plan, pool, ledger, shared, meter)
+        finally:
+            ledger.release()
+        shared.verify()
+    write_results(run, plan, dataset, ledger)
+    return meter.read()
+
+
+def study_arrays(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, Any]]:
+    """What every trial reads: inputs, targets and teachers' embeddings of train and validation."""
+    arrays = split_arrays(plan, dataset, plan.prevalent)
+    embeddings = {}
+    for split in SEARCH_SPLITS:
+        rows = dataset.rows(split, plan.config.dataset.fold)
+        embeddings[split] = pool.load_embeddings(plan, dataset.samples["sample_id"].iloc[rows].tolist())
+    return with_embeddings(arrays, embeddings, plan.first_teacher)
+
+
+def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays, meter: _Meter) -> None:
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    from ray import tune
+
+    from pkdray.search.tune import LedgerSearcher, ProgressCallback, make_scheduler
+
+    resources = plan.config.resources
+    searcher = LedgerSearcher(ledger, plan.config, plan.metric)
+    records = run.path / ".tune"
+    shutil.rmtree(records, ignore_errors=True)
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            _tune_trial, shared=shared, plan=plan, run_path=run.path.resolve(), tnets=pool.tnets.resolve()
+        ),
+        {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            num_samples=ledger.counts().open,
+            search_alg=searcher,
+            scheduler=make_scheduler(plan.config, mode=plan.metric.mode, trials=ledger.trials()),
+            max_concurrent_trials=resources.concurrent_trials,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="records",
+            storage_path=str(records.resolve()),
+            callbacks=[ProgressCallback(meter.tick)],
+            failure_config=tune.FailureConfig(max_failures=resources.max_failures),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+        if searcher.halted is not None:
+            raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {run.path}")
+    finally:
+        # Tune's own records are of no use to us: the ledger has the state, the trials' folders have the files.
+        shutil.rmtree(records, ignore_errors=True)
+
+
+_ARRAYS: dict[str, Any] = {}
+"""This process's mapped arrays: actors are reused between trials, and so is the mapping."""
+
+
+def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run_path: Path, tnets: Path) -> None:
+    """What Tune runs: one trial of the ledger, in an actor that has often run others before."""
+    import torch
+    from ray import tune
+
+    from pkdray.search.tune import EPOCH, FAILED, HALT, SUMMARY, VALUE, outcome
+
+    torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
+    if "arrays" not in _ARRAYS:
+        _ARRAYS["arrays"] = shared.get()
+    folder = run_path / "trials" / str(config["number"])
+
+    def report(entry: dict[str, float]) -> None:
+        tune.report({EPOCH: int(entry["epoch"]), VALUE: entry["best"], SUMMARY: "", FAILED: ""})
+
+    worst = float("-inf") if plan.metric.mode == "max" else float("inf")
+    try:
+        summary = run_trial(
+            plan,
+            json.loads(config["overrides"]),
+            _ARRAYS["arrays"],
+            folder,
+            tnets=tnets,
+            report=report,
+            device="cuda" if plan.config.resources.gpus_per_trial else "cpu",
+        )
+    except StorageError as error:
+        # Every trial would fail the same way: keep them for a resume instead.
+        tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: "", HALT: str(error)})
+    except PkdrayError as error:
+        tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: str(error.what)})
+    except Exception as error:
+        # The edge of a trial: whatever its code raises is this trial's failure, and the sweep goes on.
+        logger.exception("trial %s failed", config["number"])
+        with contextlib.suppress(PkdrayError):
+            write_text(folder / "error.txt", traceback.format_exc())
+        tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: f"{type(error).__name__}: {error}"})
+    else:
+        tune.report(outcome(summary))
+
+
+class _Meter:
+    """Reads the ledger now and then and tells how the sweep stands."""
+
+    def __init__(self, ledger: Ledger, on_progress: OnProgress | None) -> None:
+        self._ledger = ledger
+        self._on_progress = on_progress
+        self._started = time.monotonic()
+        self._last = 0.0
+        self._finished_before = ledger.counts().finished
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if self._on_progress and now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            self._on_progress(self.read())
+
+    def read(self) -> Progress:
+        counts = self._ledger.counts()
+        best = self._ledger.best()
+        seconds = time.monotonic() - self._started
+        done = counts.finished - self._finished_before
+        left = seconds / done * (counts.planned - counts.finished) if done else None
+        return Progress(counts, best.number if best else None, best.value if best else None, seconds, left)

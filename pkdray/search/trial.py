@@ -1,0 +1,102 @@
+"""One trial: train the proposed student, write its folder, then say that it is finished."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pkdray.embeddings import Arrays
+from pkdray.files import write_atomic, write_json, write_yaml
+from pkdray.training.checkpoints import save_tensors
+from pkdray.training.loop import LAST, Report
+from pkdray.training.plan import Plan
+from pkdray.training.students import student_identity, train_student
+
+BEST, CURVES, RESULT, CONFIG = "best.safetensors", "curves.parquet", "result.json", "config.yaml"
+
+
+def run_trial(
+    plan: Plan,
+    overrides: Mapping[str, Any],
+    arrays: Mapping[str, Arrays],
+    folder: Path,
+    *,
+    tnets: Path | None = None,
+    report: Report | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Train one proposal to its end; returns its summary, which ``result.json`` holds too.
+
+    A trial whose result is in its folder already is not trained again: its process was killed between finishing and
+    being told so. One with training state in its folder is continued.
+
+    Args:
+        plan: the study.
+        overrides: dotted path -> proposed value.
+        arrays: ``train`` and ``val``, with the teachers' embeddings.
+        folder: the trial's own, named by its number.
+        tnets: where frozen T-Nets are shared.
+        report: called with every epoch's metrics but the last's: a trial that reached its end cannot be stopped early.
+        device: torch's name of the device.
+
+    Returns:
+        ``value`` (the study's metric at the best epoch), ``metrics``, ``epoch`` (the best), ``epochs`` (trained),
+        ``seconds`` (of this process), ``method``, ``teachers`` (share of rows taught by each).
+
+    Raises:
+        ConfigError: the proposal is outside a domain.
+        DivergedError: the loss is no longer finite.
+    """
+    started = time.monotonic()
+    config = plan.trial_config(dict(overrides))
+    identity = student_identity(plan, config, config.seed)
+    found = _result(folder, identity)
+    if found is not None:
+        return found
+    write_yaml(folder / CONFIG, config.model_dump(mode="json", by_alias=True))
+
+    def forward_report(entry: dict[str, float]) -> None:
+        if report and not entry["finished"]:
+            report(entry)
+
+    fitted = train_student(
+        plan, config, arrays, seed=config.seed, folder=folder, tnets=tnets, report=forward_report, device=device
+    )
+    curves = pd.DataFrame(fitted.history)
+    write_atomic(folder / CURVES, lambda temporary: curves.to_parquet(temporary, index=False))
+    save_tensors(folder / BEST, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
+    shares = {
+        key.removeprefix("train/teacher/"): round(float(curves[key].mean()), 4)
+        for key in curves.columns
+        if key.startswith("train/teacher/")
+    }
+    summary = {
+        "value": fitted.best[plan.metric.name],
+        "metrics": {
+            key: value
+            for key, value in fitted.best.items()
+            if not key.startswith("train/") and key not in ("epoch", "best")
+        },
+        "epoch": int(fitted.best["epoch"]),
+        "epochs": fitted.epochs,
+        "seconds": round(time.monotonic() - started, 3),
+        "method": config.method.name,
+        "teachers": shares,
+    }
+    write_json(folder / RESULT, {"identity": identity, **summary})
+    # The training state has served its purpose, and a thousand trials would keep a thousand of them.
+    (folder / LAST).unlink(missing_ok=True)
+    return summary
+
+
+def _result(folder: Path, identity: str) -> dict[str, Any] | None:
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return result if result.pop("identity", None) == identity else None

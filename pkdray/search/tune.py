@@ -1,0 +1,171 @@
+"""The ledger's two voices inside Ray Tune: a searcher that hands out its rows, a scheduler that remembers its rungs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from ray.tune import Callback
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from pkdray.config import AshaConfig, Config
+from pkdray.errors import StorageError
+from pkdray.search.ledger import Ledger
+from pkdray.search.run import fixed_values, sampler_for
+from pkdray.search.space import suggest
+from pkdray.training.metrics import Metric
+
+EPOCH, VALUE, FAILED, SUMMARY, HALT = "epoch", "value", "failed", "summary", "halt"
+"""What a trial reports: the epoch, the best value so far, a reason if it failed, its summary (JSON) if it finished, and
+why the whole sweep must halt (a full disk), if it must."""
+
+PROCESS_DIED = "its process died: out of memory, killed, or its node was lost"
+
+
+class LedgerSearcher(Searcher):
+    """Hands out the ledger's waiting rows, then new ones, and writes down what becomes of each.
+
+    A row is told before Tune goes on, so whatever Tune considers finished is in the study. Tune's own snapshots of a
+    searcher are not used.
+    """
+
+    def __init__(self, ledger: Ledger, config: Config, metric: Metric) -> None:
+        super().__init__(metric=VALUE, mode=metric.mode)
+        self._ledger = ledger
+        self._config = config
+        self._fixed = fixed_values(config)
+        self._numbers: dict[str, int] = {}
+        self.halted: str | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next row's number and proposed values; none any more once the sweep halts."""
+        if self.halted is not None:
+            return Searcher.FINISHED
+        try:
+            trial = self._ledger.ask(sampler_for(self._config))
+            overrides = suggest(self._config.search.space, trial, self._fixed)
+        except StorageError as error:
+            self.halted = str(error)
+            return Searcher.FINISHED
+        self._numbers[trial_id] = trial.number
+        # One string: Tune takes dotted keys and nested values apart.
+        return {"number": trial.number, "overrides": json.dumps(overrides, sort_keys=True)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Write down an intermediate value."""
+        if not _ended(result):
+            self._ledger.report(self._numbers[trial_id], int(result[EPOCH]), float(result[VALUE]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Write down the end: complete, pruned, or failed with its reason. A halted trial stays open for a resume."""
+        number = self._numbers.pop(trial_id)
+        if result is not None and result.get(HALT):
+            self.halted = result[HALT]
+            return
+        try:
+            self._tell(number, result, error)
+        except StorageError as failure:
+            self.halted = str(failure)
+
+    def _tell(self, number: int, result: dict[str, Any] | None, error: bool) -> None:
+        if error or result is None:
+            self._ledger.fail(number, PROCESS_DIED)
+        elif result.get(FAILED):
+            self._ledger.fail(number, result[FAILED])
+        elif result.get(SUMMARY):
+            summary = json.loads(result[SUMMARY])
+            self._ledger.complete(number, summary.pop("value"), summary)
+        else:
+            # The scheduler stopped it on this very result, which on_trial_result was therefore not shown.
+            self._ledger.report(number, int(result[EPOCH]), float(result[VALUE]))
+            self._ledger.prune(number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: study.db is the state."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: study.db is the state."""
+
+
+class LedgerASHA(AsyncHyperBandScheduler):
+    """ASHA over epochs whose rungs are filled from the ledger, so that a resumed sweep is as strict as it was.
+
+    Tune's scheduler starts with empty rungs and would let the first trials after a resume through unseen.
+    """
+
+    def __init__(self, asha: AshaConfig, *, epochs: int, mode: str, trials: list[FrozenTrial]) -> None:
+        super().__init__(
+            time_attr=EPOCH,
+            metric=VALUE,
+            mode=mode,
+            max_t=epochs,
+            grace_period=min(asha.grace_epochs, epochs),
+            reduction_factor=asha.reduction_factor,
+            # A trial at its last epoch ends by itself, with its files written; the scheduler must not cut it off.
+            stop_last_trials=False,
+        )
+        self._values = {trial.number: dict(sorted(trial.intermediate_values.items())) for trial in trials}
+        for trial in trials:
+            if trial.state.is_finished():
+                past = SimpleNamespace(trial_id=f"ledger-{trial.number}")
+                super().on_trial_add(None, past)
+                self._replay(past, trial.number)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Let a continued trial find itself in the rungs it has passed."""
+        super().on_trial_add(tune_controller, trial)
+        self._replay(trial, trial.config["number"])
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Judge a running trial; an ended one is past judging."""
+        if _ended(result):
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Enter the final value into the rungs; that of a failed trial says nothing."""
+        if result.get(FAILED) or result.get(HALT):
+            self.on_trial_remove(tune_controller, trial)
+        else:
+            super().on_trial_complete(tune_controller, trial, result)
+
+    def _replay(self, trial: Any, number: int) -> None:
+        for epoch, value in self._values.get(number, {}).items():
+            super().on_trial_result(None, trial, {EPOCH: epoch, VALUE: value})
+
+
+def make_scheduler(config: Config, *, mode: str, trials: list[FrozenTrial]) -> TrialScheduler:
+    """ASHA as configured, or none."""
+    if config.search.asha is None:
+        return FIFOScheduler()
+    searched = [
+        int(value) for parameter in config.search.space.get("training.epochs", []) for value in parameter.extremes()
+    ]
+    epochs = max([config.training.epochs, *searched])
+    return LedgerASHA(config.search.asha, epochs=epochs, mode=mode, trials=trials)
+
+
+class ProgressCallback(Callback):
+    """Tells the sweep that something happened, whenever Tune has a result or an end."""
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Called after each step of Tune's loop."""
+        self._notify()
+
+
+def _ended(result: Mapping[str, Any]) -> bool:
+    return bool(result.get(FAILED) or result.get(SUMMARY) or result.get(HALT))
+
+
+def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A finished trial's last report."""
+    return {EPOCH: summary["epochs"], VALUE: summary["value"], SUMMARY: json.dumps(summary), FAILED: ""}

@@ -1,0 +1,136 @@
+"""A student as one folder that needs nothing else: weights, architecture, preprocessing.
+
+``model.safetensors`` · ``config.yaml`` (architecture, task, what made it) · ``preprocessing.yaml`` (the standardisation
+of each modality) · ``metrics.json``. A run's ``best/`` is such a folder, and so is an exported student.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
+
+from pkdray.config import StudentConfig
+from pkdray.data.normalisation import Standardizer
+from pkdray.errors import CheckpointError
+from pkdray.files import checksum, write_json, write_yaml
+from pkdray.models.networks import Student, TaskShape, build_tnet
+from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
+
+MODEL, CONFIG, PREPROCESSING, METRICS = "model.safetensors", "config.yaml", "preprocessing.yaml", "metrics.json"
+
+
+class Architecture(BaseModel):
+    """Everything that the student's network is built from; ``shapes`` are those of a sample, [d] or [T, d]."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    student: StudentConfig
+    fusion: str
+    embedding: int
+    shapes: dict[str, list[int]]
+    outputs: int
+    per_frame: bool
+    tnet_outputs: int
+
+    def build(self) -> Student:
+        """The network with fresh weights."""
+        task = TaskShape(self.outputs, self.per_frame)
+        tnet = build_tnet(self.student, self.shapes, task, self.tnet_outputs) if self.tnet_outputs else None
+        return Student(self.student, self.shapes, task, fusion=self.fusion, embedding=self.embedding, tnet=tnet)
+
+
+class StudentInfo(BaseModel):
+    """What config.yaml of a student's folder says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    task: Literal["classification", "regression"]
+    targets: list[str]
+    classes: list[str]
+    architecture: Architecture
+    made_from: dict[str, Any]
+    checksums: dict[str, str] = {}
+
+
+class Pipeline(nn.Module):
+    """Preprocessing and network in one: raw features in, probabilities or regressed targets out.
+
+    Shapes: one tensor [B, d] or [B, T, d] a modality, in the order of ``modalities`` -> [B, C] or [B, T, C].
+    """
+
+    def __init__(self, student: Student, standardizers: Mapping[str, Standardizer], task: str) -> None:
+        super().__init__()
+        self.student = student
+        self.modalities = list(standardizers)
+        self.classify = task == "classification"
+        for index, standardizer in enumerate(standardizers.values()):
+            self.register_buffer(f"mean_{index}", torch.as_tensor(standardizer.mean))
+            self.register_buffer(f"std_{index}", torch.as_tensor(standardizer.std))
+
+    def forward(self, *values: Tensor) -> Tensor:
+        """Predict a batch of raw features."""
+        inputs = {
+            name: (value - self.get_buffer(f"mean_{index}")) / self.get_buffer(f"std_{index}")
+            for index, (name, value) in enumerate(zip(self.modalities, values, strict=True))
+        }
+        prediction = self.student(inputs).prediction
+        return prediction.softmax(dim=-1) if self.classify else prediction
+
+
+def write_bundle(
+    folder: Path,
+    student: nn.Module,
+    info: StudentInfo,
+    standardizers: Mapping[str, Standardizer],
+    metrics: Mapping[str, Any],
+) -> None:
+    """Write a student's folder; config.yaml, with the checksums of the rest, comes last.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    save_tensors(folder / MODEL, student.state_dict(), {"format": 1})
+    write_yaml(
+        folder / PREPROCESSING,
+        {name: standardizer.to_dict() for name, standardizer in standardizers.items()},
+        header="Each modality is standardised: (value - mean) / std, channel by channel.",
+    )
+    write_json(folder / METRICS, metrics)
+    sums = {name: checksum(folder / name) for name in (MODEL, PREPROCESSING)}
+    write_yaml(folder / CONFIG, info.model_copy(update={"checksums": sums}).model_dump(mode="json"))
+
+
+def read_bundle(folder: Path) -> tuple[StudentInfo, Pipeline, dict[str, Any]]:
+    """A student's folder: its info, its pipeline in evaluation mode, and its metrics.
+
+    Raises:
+        CheckpointError: it is no student, a file is missing, truncated or was altered.
+    """
+    try:
+        info = StudentInfo.model_validate(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+        for name, expected in info.checksums.items():
+            if checksum(folder / name) != expected:
+                raise CheckpointError(
+                    f"{folder / name} is not what was exported (its checksum differs).",
+                    cure="Export the student again.",
+                )
+        preprocessing = yaml.safe_load((folder / PREPROCESSING).read_text(encoding="utf-8"))
+        standardizers = {name: Standardizer.from_dict(values) for name, values in preprocessing.items()}
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValidationError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder} holds no student of pkdray ({type(error).__name__}: {str(error).splitlines()[0]}).",
+            cure="Name a folder made by `pkdray export`.",
+        ) from error
+    student = info.architecture.build()
+    tensors, _ = load_tensors(folder / MODEL)
+    load_weights(student, tensors, folder / MODEL)
+    return info, Pipeline(student, standardizers, info.task).eval(), metrics

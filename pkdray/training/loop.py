@@ -1,0 +1,225 @@
+"""THE training loop: teachers, adapters, T-Nets and students all go through `fit`.
+
+Two properties hold it together. A step is a pure function ``step(forward, batch, hparams) -> (loss, parts)``: the
+network enters as a callable, the hyperparameters as tensors, so the same step serves a plain module, DDP and stacked
+parameters under ``torch.func.vmap``. And every epoch draws its order and its dropout from (seed, epoch) alone, so a
+training that is interrupted and continued gives the same numbers as one that was not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pkdray.config import TrainingConfig
+from pkdray.embeddings import Rows
+from pkdray.errors import CheckpointError, DivergedError
+from pkdray.training.checkpoints import load_tensors, pack_optimizer, save_tensors, unpack_optimizer
+from pkdray.training.metrics import Metric
+
+Batch: TypeAlias = dict[str, Tensor]
+Hparams: TypeAlias = Mapping[str, Tensor]
+Forward: TypeAlias = Callable[..., Any]
+Step: TypeAlias = Callable[[Forward, Batch, Hparams], tuple[Tensor, dict[str, Tensor]]]
+Report: TypeAlias = Callable[[dict[str, float]], None]
+
+LAST = "last.safetensors"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """This process's place among the data-parallel workers; the default is a worker alone.
+
+    Every worker takes its share of each global batch, so ``batch_size`` means the same however many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+    wrap: Callable[[nn.Module], nn.Module] = field(default=lambda module: module)
+
+
+@dataclass
+class Fitted:
+    """What a training came to: the model holds the weights of the best epoch by validation."""
+
+    model: nn.Module
+    best: dict[str, float]
+    history: list[dict[str, float]]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained, the ones after the best included."""
+        return len(self.history)
+
+
+def fit(
+    model: nn.Module,
+    step: Step,
+    rows: Rows,
+    *,
+    config: TrainingConfig,
+    metric: Metric,
+    validate: Callable[[nn.Module], dict[str, float]],
+    hparams: Hparams | None = None,
+    seed: int = 0,
+    identity: str = "",
+    folder: Path | None = None,
+    report: Report | None = None,
+    workers: Workers | None = None,
+) -> Fitted:
+    """Train a model with early stopping, and leave it with the weights of its best epoch.
+
+    Args:
+        model: on the device of ``rows``.
+        step: the pure training step; its parts are averaged over the epoch and logged as ``train/<part>``.
+        rows: the training rows; a batch is one gathered copy.
+        config: epochs, batch size, optimizer, patience.
+        metric: the validation metric that decides which epoch is best.
+        validate: the model (in evaluation mode) to its validation metrics.
+        hparams: hyperparameters of the step, as tensors on the model's device.
+        seed: of order and dropout.
+        identity: fingerprint of what is trained; a checkpoint of something else is not continued.
+        folder: where ``last.safetensors`` is kept; a training found there is continued. None keeps nothing.
+        report: called after every epoch with its metrics: ``epoch`` (from 1), ``train/loss``, the validation metrics
+            and ``best``, the best value of ``metric`` so far.
+        workers: this process's place among data-parallel workers.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+        StorageError: a checkpoint cannot be written.
+    """
+    workers = workers or Workers()
+    optimizer = _optimizer(model, config)
+    state = _State.resume(folder, identity, model, optimizer) if folder else _State()
+    forward = workers.wrap(model)
+    while not state.finished and len(state.history) < config.epochs:
+        epoch = len(state.history) + 1
+        entry = {
+            "epoch": float(epoch),
+            **_train_epoch(forward, step, rows, hparams or {}, config, optimizer, seed, epoch, workers),
+        }
+        model.eval()
+        with torch.no_grad():
+            entry |= validate(model)
+        if metric.better(entry[metric.name], state.best.get(metric.name)):
+            state.best = dict(entry)
+            state.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        entry["best"] = state.best.get(metric.name, float("nan"))
+        state.history.append(entry)
+        state.finished = epoch == config.epochs or epoch - state.best.get("epoch", 0) >= config.patience
+        if folder and workers.rank == 0 and (state.finished or epoch % config.checkpoint_every == 0):
+            state.save(folder / LAST, identity, model, optimizer)
+        if report:
+            report({**entry, "finished": float(state.finished)})
+    if not state.weights:
+        raise DivergedError(f"No epoch gave a finite {metric.name} on validation.", cure="Lower the learning rate.")
+    model.load_state_dict(state.weights)
+    model.eval()
+    return Fitted(model, state.best, state.history)
+
+
+def _train_epoch(
+    forward: nn.Module,
+    step: Step,
+    rows: Rows,
+    hparams: Hparams,
+    config: TrainingConfig,
+    optimizer: torch.optim.Optimizer,
+    seed: int,
+    epoch: int,
+    workers: Workers,
+) -> dict[str, float]:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(derive_seed(seed, epoch))).to(rows.device)
+    torch.manual_seed(derive_seed(seed, epoch, 1 + workers.rank))
+    forward.train()
+    totals: dict[str, Tensor] = {}
+    taken = 0
+    for indices in order.split(config.batch_size):
+        # Relations between rows need two of them; a last batch of one row waits for the next epoch's order.
+        if len(indices) < 2 * workers.size:
+            continue
+        batch = rows.take(indices[workers.rank :: workers.size])
+        loss, parts = step(forward, batch, hparams)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(forward.parameters(), config.gradient_clip)
+        optimizer.step()
+        taken += 1
+        for name, value in {"loss": loss, **parts}.items():
+            totals[name] = totals.get(name, torch.zeros((), device=loss.device)) + value.detach()
+    # One transfer an epoch, after all of its steps were queued.
+    means = {f"train/{name}": float(total) / taken for name, total in totals.items()}
+    if not np.isfinite(means["train/loss"]):
+        raise DivergedError(
+            f"The training loss became {means['train/loss']} in epoch {epoch}.",
+            cure="Lower the learning rate or the weights of the distillation terms, or set training.gradient_clip.",
+        )
+    return means
+
+
+def derive_seed(*parts: int) -> int:
+    """One 32-bit seed from several numbers, such that neighbours are unrelated (numpy's SeedSequence)."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, config.learning_rate, weight_decay=config.weight_decay)
+
+
+@dataclass
+class _State:
+    """Where a training stands between two epochs."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    finished: bool = False
+
+    def save(self, path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        tensors, groups = pack_optimizer(optimizer)
+        tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.weights.items()}
+        meta = {
+            "identity": identity,
+            "history": self.history,
+            "best": self.best,
+            "finished": self.finished,
+            "groups": groups,
+        }
+        save_tensors(path, tensors, meta)
+
+    @classmethod
+    def resume(cls, folder: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> _State:
+        path = folder / LAST
+        if not path.exists():
+            return cls()
+        try:
+            tensors, meta = load_tensors(path, device=str(next(model.parameters()).device))
+        except CheckpointError as error:
+            _LOG.warning("%s Training starts anew.", error.what)
+            return cls()
+        if meta["identity"] != identity:
+            _LOG.warning(
+                "%s belongs to another training (%s, not %s): starting anew.", path, meta["identity"], identity
+            )
+            return cls()
+        model.load_state_dict(_part(tensors, "model."))
+        unpack_optimizer(optimizer, tensors, meta["groups"])
+        return cls(meta["history"], meta["best"], _part(tensors, "best."), meta["finished"])
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,221 @@
+"""A config met with its dataset: every default filled in, every name checked, all faults at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pkdray.config import Config, EncoderConfig, Parameter, SupervisedMethod, TeachersConfig, override
+from pkdray.data.dataset import Dataset, DatasetInfo
+from pkdray.errors import ConfigError
+from pkdray.files import fingerprint
+from pkdray.models.networks import TaskShape
+from pkdray.training.metrics import METRICS, Metric
+
+POOL_FORMAT = 1
+"""Raise when the meaning of a pool's files changes: pools of another format are then trained anew."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A teacher of the pool: trained on ``modalities``, or an adapter on the frozen encoder of one of them."""
+
+    name: str
+    modalities: tuple[str, ...]
+    adapter_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study does, resolved: no null stands for a default any more. Small and picklable; holds no data."""
+
+    config: Config
+    info: DatasetInfo
+    dataset_path: str
+    dataset_fingerprint: str
+    pool: dict[str, Member]
+    metric: Metric
+
+    @property
+    def task(self) -> TaskShape:
+        """What a prediction is in this study."""
+        outputs = len(self.info.classes) if self.info.task == "classification" else len(self.info.targets)
+        return TaskShape(outputs, self.info.target_frames is not None)
+
+    def shapes(self, modalities: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The shape of a sample, [d] or [T, d], of each modality."""
+        return {name: tuple(self.info.modalities[name].shape) for name in modalities}
+
+    @property
+    def prevalent(self) -> list[str]:
+        """The modalities that the student has."""
+        return self.config.dataset.prevalent
+
+    @property
+    def privileged(self) -> list[str]:
+        """The modalities that only teachers see."""
+        return self.config.dataset.privileged or []
+
+    @property
+    def first_teacher(self) -> str:
+        """The teacher that the T-Net and the adapters learn from, and the default of every distilling method."""
+        return self.config.teachers.pool[0].name
+
+    @property
+    def pool_fingerprint(self) -> str:
+        """Changes with everything that the frozen teachers and their embeddings depend on, and with nothing else."""
+        return fingerprint(
+            {
+                "format": POOL_FORMAT,
+                "dataset": self.dataset_fingerprint,
+                "fold": self.config.dataset.fold,
+                "prevalent": self.prevalent,
+                "privileged": self.privileged,
+                "seed": self.config.seed,
+                "teachers": self.config.teachers.model_dump(mode="json"),
+                "metric": self.metric.name,
+            }
+        )
+
+    def teachers_of(self, config: Config) -> list[str]:
+        """The teachers that a trial's method listens to."""
+        if isinstance(config.method, SupervisedMethod):
+            return []
+        if config.method.teachers is not None:
+            return list(config.method.teachers)
+        return list(self.pool) if config.method.name == "mt-pkdot" else [self.first_teacher]
+
+    def trial_config(self, overrides: dict[str, Any]) -> Config:
+        """The config of a trial: the study's, with what the search proposes."""
+        bare = self.config.model_copy(update={"search": self.config.search.model_copy(update={"space": {}})})
+        return override(bare, overrides, source="the trial's configuration")
+
+
+def make_plan(config: Config, dataset: Dataset) -> Plan:
+    """Resolve a config against its dataset.
+
+    Raises:
+        ConfigError: unknown modality, teacher, metric or fold, a domain that the task does not have; all at once.
+    """
+    info = dataset.info
+    modalities = list(info.modalities)
+    named = [*config.dataset.prevalent, *(config.dataset.privileged or [])]
+    faults = [
+        f"dataset: there is no modality '{name}' in {info.name}; it has {', '.join(modalities)}"
+        for name in named
+        if name not in info.modalities
+    ]
+    privileged = config.dataset.privileged
+    if privileged is None:
+        privileged = [name for name in modalities if name not in config.dataset.prevalent]
+    available = [name for name in modalities if name in config.dataset.prevalent or name in privileged]
+    teachers, pool, pool_faults = _resolve_pool(config.teachers, available)
+    metric, metric_faults = _resolve_metric(config.search.metric, info.task)
+    faults += pool_faults + metric_faults
+    faults += _encoder_faults("teachers", config.teachers.encoder, config.teachers.encoders, info, available)
+    faults += _encoder_faults(
+        "student", config.student.encoder, config.student.encoders, info, config.dataset.prevalent
+    )
+    faults += _method_faults(config, pool, info.task)
+    fold = config.dataset.fold
+    if fold is not None and fold >= dataset.folds:
+        declared = f"folds 0 to {dataset.folds - 1}" if dataset.folds else "no folds"
+        faults.append(f"dataset.fold: is {fold}, but {info.name} declares {declared}")
+    if faults:
+        raise ConfigError(
+            f"{config.name} does not fit the dataset {info.name}:",
+            details=faults,
+            cure=f"`pkdray data inspect {config.dataset.path}` shows what is in it.",
+        )
+    resolved = config.model_copy(
+        update={
+            "dataset": config.dataset.model_copy(update={"privileged": privileged}),
+            "teachers": teachers,
+            "student": config.student.model_copy(update={"fusion": config.student.fusion or config.teachers.fusion}),
+            "search": config.search.model_copy(update={"metric": metric.name}),
+        }
+    )
+    return Plan(resolved, info, str(dataset.path), dataset.fingerprint, pool, metric)
+
+
+def _resolve_pool(config: TeachersConfig, available: list[str]) -> tuple[TeachersConfig, dict[str, Member], list[str]]:
+    faults: list[str] = []
+    pool: dict[str, Member] = {}
+    for index, teacher in enumerate(config.pool):
+        unknown = [name for name in teacher.modalities or [] if name not in available]
+        if unknown:
+            faults.append(
+                f"teachers.pool.{index}.modalities: {', '.join(unknown)} is neither prevalent nor privileged; "
+                f"choose from {', '.join(available)}"
+            )
+        pool[teacher.name] = Member(teacher.name, tuple(teacher.modalities or available))
+    first = pool[config.pool[0].name]
+    if config.adapters.enabled:
+        for modality in first.modalities:
+            if modality in pool:
+                faults.append(
+                    f"teachers.pool: a teacher is called '{modality}' like the adapter of that modality; rename it, or "
+                    "set teachers.adapters.enabled to false"
+                )
+            pool.setdefault(modality, Member(modality, (modality,), adapter_of=first.name))
+    teachers = [
+        teacher.model_copy(update={"modalities": list(pool[teacher.name].modalities)}) for teacher in config.pool
+    ]
+    return config.model_copy(update={"pool": teachers}), pool, faults
+
+
+def _resolve_metric(name: str | None, task: str) -> tuple[Metric, list[str]]:
+    name = name or ("accuracy" if task == "classification" else "ccc")
+    fitting = [metric for metric in METRICS.values() if metric.task == task]
+    for metric in fitting:
+        if metric.name == name:
+            return metric, []
+    known = ", ".join(metric.name for metric in fitting)
+    return fitting[0], [f"search.metric: there is no metric '{name}' for {task}; choose from {known}"]
+
+
+def _encoder_faults(
+    section: str, default: EncoderConfig, special: dict[str, EncoderConfig], info: DatasetInfo, available: list[str]
+) -> list[str]:
+    faults = [
+        f"{section}.encoders: {name} is not among {', '.join(available)}" for name in special if name not in available
+    ]
+    for name in available:
+        kind = special.get(name, default).kind
+        if kind == "gru" and name in info.modalities and len(info.modalities[name].shape) != 2:
+            faults.append(
+                f"{section}: a gru needs sequences, but {name} is one vector a sample; set "
+                f"{section}.encoders.{name}.kind to mlp"
+            )
+    return faults
+
+
+def _method_faults(config: Config, pool: dict[str, Member], task: str) -> list[str]:
+    faults: list[str] = []
+    searched = config.search.space
+
+    def check_teachers(where: str, names: Iterable[str]) -> None:
+        unknown = [name for name in names if name not in pool]
+        if unknown:
+            faults.append(f"{where}: no teacher is called {', '.join(unknown)}; the pool has {', '.join(pool)}")
+
+    if not isinstance(config.method, SupervisedMethod):
+        check_teachers("method.teachers", config.method.teachers or [])
+    for parameter in searched.get("method.teachers", []):
+        choices = parameter.subset or [name for choice in parameter.choice or [] for name in choice or []]
+        check_teachers("search.space.method.teachers", choices)
+    methods = {config.method.name, *_choices(searched.get("method.name", []))}
+    if task == "regression" and "kl" in methods:
+        faults.append("method.name: kl compares class probabilities, which a regression has not; use pkd or pkdot")
+    if task == "classification":
+        theta = getattr(config.method, "theta", None)
+        proposed = [value for parameter in searched.get("method.theta", []) for value in parameter.extremes()]
+        for value in [theta, *proposed]:
+            if value is not None and value > 1:
+                faults.append(f"method.theta: {value} is outside [0, 1], the domain of theta for classification")
+    return faults
+
+
+def _choices(parameters: list[Parameter]) -> list[Any]:
+    return [value for parameter in parameters for value in parameter.choice or []]

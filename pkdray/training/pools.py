@@ -1,0 +1,151 @@
+"""A teacher pool's folder: what is in it, what it was made from, and whether it is whole."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pkdray.embeddings import TeacherEmbeddings, read_embeddings
+from pkdray.errors import CheckpointError, FingerprintError
+from pkdray.files import checksum, write_yaml
+from pkdray.training.plan import Plan
+
+POOL_FILE = "pool.yaml"
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The folder of one teacher pool.
+
+    ``<pool>/pool.yaml`` · ``<pool>/<teacher>/model.safetensors, config.yaml, curves.parquet`` ·
+    ``<pool>/embeddings/<teacher>.parquet`` · ``<pool>/tnets/`` (frozen T-Nets that trials share).
+    ``pool.yaml`` is written last: a pool without it is unfinished, and teaching it continues where it stopped.
+    """
+
+    path: Path
+
+    @classmethod
+    def at(cls, pools_dir: Path, plan: Plan) -> Pool:
+        """The folder of the plan's pool; its name carries the fingerprint of what the pool is made from."""
+        return cls(pools_dir / f"{plan.info.name}-{plan.pool_fingerprint}")
+
+    def teacher(self, name: str) -> Path:
+        """The folder of one trained teacher (adapters share one folder, named after their teacher)."""
+        return self.path / name
+
+    def adapters(self, teacher: str) -> Path:
+        """The folder of the adapters that recycle a teacher."""
+        return self.path / f"{teacher}.adapters"
+
+    def embeddings(self, name: str) -> Path:
+        """The file of one pool member's embeddings."""
+        return self.path / "embeddings" / f"{name}.parquet"
+
+    @property
+    def tnets(self) -> Path:
+        """The folder of the T-Nets that trials share."""
+        return self.path / "tnets"
+
+    @property
+    def finished(self) -> bool:
+        """Whether every teacher is trained and its embeddings are written."""
+        return (self.path / POOL_FILE).exists()
+
+    def read(self) -> dict[str, Any]:
+        """pool.yaml as plain data.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        try:
+            data = yaml.safe_load((self.path / POOL_FILE).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{self.path} is no finished teacher pool.", cure="Run `pkdray teach`.") from error
+        if not isinstance(data, dict) or "fingerprint" not in data:
+            raise CheckpointError(f"{self.path / POOL_FILE} is damaged.", cure="Delete it and run `pkdray teach`.")
+        return data
+
+    def write(self, plan: Plan, metrics: dict[str, dict[str, float]]) -> None:
+        """Declare the pool finished: fingerprints, members, validation metrics and checksums."""
+        files = sorted(
+            path
+            for path in self.path.rglob("*")
+            if path.is_file() and (path.name == MODEL_FILE or path.parent.name == "embeddings")
+        )
+        write_yaml(
+            self.path / POOL_FILE,
+            {
+                "fingerprint": plan.pool_fingerprint,
+                "dataset": plan.info.name,
+                "dataset_fingerprint": plan.dataset_fingerprint,
+                "fold": plan.config.dataset.fold,
+                "seed": plan.config.seed,
+                "teachers": {
+                    name: {
+                        **{key: value for key, value in asdict(member).items() if key != "name"},
+                        "modalities": list(member.modalities),
+                        "fusion": plan.config.teachers.fusion if member.adapter_of is None else None,
+                        "validation": metrics[name],
+                    }
+                    for name, member in plan.pool.items()
+                },
+                "checksums": {str(path.relative_to(self.path)): checksum(path) for path in files},
+            },
+            header="A teacher pool of pkdray; it is reused wherever the fingerprint is the same.",
+        )
+
+    def verify(self, plan: Plan) -> None:
+        """Check that the pool was made for this plan and that no file changed since.
+
+        Raises:
+            FingerprintError: it was made from something else.
+            CheckpointError: a file is missing, truncated or was altered.
+        """
+        data = self.read()
+        if data["fingerprint"] != plan.pool_fingerprint:
+            raise FingerprintError(
+                f"The pool {self.path} has the fingerprint {data['fingerprint']}, but this study needs "
+                f"{plan.pool_fingerprint} (other data, teachers, seed or modalities).",
+                cure="Run `pkdray teach` with this study's file to make the pool it needs.",
+            )
+        damaged = [
+            name
+            for name, expected in data["checksums"].items()
+            if not (self.path / name).is_file() or checksum(self.path / name) != expected
+        ]
+        if damaged:
+            raise CheckpointError(
+                f"The teacher pool {self.path} is damaged:",
+                details=[f"{name} is missing or not what was written" for name in damaged],
+                cure=f"Delete {self.path / POOL_FILE} and run `pkdray teach` again: what is whole is kept.",
+            )
+
+    def load_embeddings(self, plan: Plan, sample_ids: list[str]) -> dict[str, TeacherEmbeddings]:
+        """What every member says of the samples, in the order of ``sample_ids``.
+
+        Raises:
+            CheckpointError: a file is missing or damaged, or lacks a sample.
+        """
+        result = {}
+        for name in plan.pool:
+            found, embeddings = read_embeddings(self.embeddings(name))
+            position = {sample_id: row for row, sample_id in enumerate(found)}
+            try:
+                rows = [position[sample_id] for sample_id in sample_ids]
+            except KeyError as error:
+                raise CheckpointError(
+                    f"{self.embeddings(name)} knows nothing of sample {error}.", cure="Run `pkdray embed` on the pool."
+                ) from error
+            import numpy as np
+
+            result[name] = embeddings.take(np.asarray(rows))
+        return result
+
+    def discard_tnets(self) -> None:
+        """Delete the shared T-Nets, which a newly trained teacher makes worthless."""
+        shutil.rmtree(self.tnets, ignore_errors=True)

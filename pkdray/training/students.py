@@ -1,0 +1,226 @@
+"""Training a student: its T-Net first where that is frozen, then the student itself against the frozen teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pkdray.config import Config
+from pkdray.embeddings import Arrays, Rows
+from pkdray.errors import CheckpointError
+from pkdray.files import fingerprint
+from pkdray.losses.objective import StudentRows, TeacherRows, build_objective, hyperparameters
+from pkdray.losses.task import mse_loss
+from pkdray.models.networks import Student, build_tnet
+from pkdray.models.tnet import TNet
+from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
+from pkdray.training.inputs import TEACHER_FIELDS, as_rows, inputs_of, student_rows
+from pkdray.training.loop import Batch, Fitted, Forward, Hparams, Report, Step, derive_seed, fit
+from pkdray.training.metrics import Metric, evaluate
+from pkdray.training.plan import Plan
+
+_TNET_STREAM, _STUDENT_STREAM = 1, 2
+"""Separate random streams, so that a student's initial weights do not depend on whether its T-Net came from a cache."""
+
+TNET_METRIC = Metric("mse", "regression", "min", mse_loss)
+
+
+def train_student(
+    plan: Plan,
+    config: Config,
+    arrays: Mapping[str, Arrays],
+    *,
+    seed: int,
+    folder: Path | None = None,
+    tnets: Path | None = None,
+    report: Report | None = None,
+    device: str = "cpu",
+) -> Fitted:
+    """Train one student as ``config`` says, on arrays that already hold what the frozen teachers said.
+
+    Args:
+        plan: the study.
+        config: the trial's config: the study's with the proposed values.
+        arrays: ``train`` and ``val`` of `inputs.with_embeddings`.
+        seed: of weights, order and dropout.
+        folder: where training state is kept and continued from.
+        tnets: a folder in which frozen T-Nets are shared between the trainings that would make the same one.
+        report: called after every epoch.
+        device: torch's name of the device.
+
+    Raises:
+        DivergedError: the loss is no longer finite.
+        StorageError: the folder cannot be written.
+    """
+    teachers = plan.teachers_of(config)
+    distils_features = uses_tnet(plan, config)
+    tnet = _tnet(plan, config, arrays, seed, tnets, device) if distils_features else None
+    torch.manual_seed(derive_seed(seed, _STUDENT_STREAM))
+    student = build_student(plan, config, tnet).to(device)
+    joint = tnet is not None and config.student.tnet.training == "joint"
+    train = student_rows(arrays["train"], plan.prevalent, teachers, privileged=joint, device=device)
+    val = student_rows(arrays["val"], plan.prevalent, [], privileged=False, device=device)
+    return fit(
+        student,
+        student_step(plan, config),
+        train,
+        config=config.training,
+        metric=plan.metric,
+        validate=lambda model: scores(model, val, plan),
+        hparams=hyperparameters(config.method, device),
+        seed=seed,
+        identity=student_identity(plan, config, seed),
+        folder=folder,
+        report=report,
+    )
+
+
+def uses_tnet(plan: Plan, config: Config) -> bool:
+    """Whether the student has a T-Net: asked for, and the first teacher has features to hallucinate."""
+    return config.student.tnet.training != "none" and _privileged_width(plan) > 0
+
+
+def build_student(plan: Plan, config: Config, tnet: TNet | None) -> Student:
+    """The student that ``config`` describes, with fresh weights around the given T-Net."""
+    return Student(
+        config.student,
+        plan.shapes(plan.prevalent),
+        plan.task,
+        fusion=config.student.fusion or config.teachers.fusion,
+        embedding=config.teachers.embedding,
+        tnet=tnet,
+    )
+
+
+def fresh_student(plan: Plan, config: Config) -> Student:
+    """The same network with a fresh T-Net, to load a trained student's weights into."""
+    tnet = None
+    if uses_tnet(plan, config):
+        tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, _privileged_width(plan))
+    return build_student(plan, config, tnet)
+
+
+def student_identity(plan: Plan, config: Config, seed: int) -> str:
+    """Fingerprint of a training: two with the same are the same training."""
+    sections = {"teachers", "student", "method", "training"}
+    return fingerprint(
+        {"pool": plan.pool_fingerprint, "seed": seed, "config": config.model_dump(mode="json", include=sections)}
+    )
+
+
+def student_step(plan: Plan, config: Config) -> Step:
+    """The student's training step: pure, its hyperparameters tensors (`losses.objective.build_objective`)."""
+    teachers = plan.teachers_of(config)
+    objective = build_objective(config.method, plan.info.task)
+    joint = uses_tnet(plan, config) and config.student.tnet.training == "joint"
+    target_dims = 0 if plan.info.task == "classification" else 1
+
+    def step(forward: Forward, batch: Batch, hparams: Hparams) -> tuple[Tensor, dict[str, Tensor]]:
+        output = forward(inputs_of(batch, plan.prevalent))
+        student = StudentRows(
+            as_rows(output.embedding, 1), as_rows(output.prediction, 1), as_rows(batch["target"], target_dims)
+        )
+        pool = None
+        if teachers:
+            dims = {"embedding": 1, "prediction": 1, "loss": 0, "gamma": 0}
+            pool = TeacherRows(
+                *(
+                    torch.stack([as_rows(batch[f"{name}.{field}"], dims[field]) for name in teachers])
+                    for field in TEACHER_FIELDS
+                )
+            )
+        loss, parts = objective(student, pool, hparams)
+        parts = {_named(part, teachers): value for part, value in parts.items()}
+        if joint:
+            regression = mse_loss(output.hallucinated, batch["privileged"])
+            loss = loss + config.student.tnet.weight * regression
+            parts["tnet"] = regression
+        return loss, parts
+
+    return step
+
+
+def _named(part: str, teachers: list[str]) -> str:
+    """``teacher/<position>`` of the objective to ``teacher/<name>``."""
+    kind, _, index = part.partition("/")
+    return f"teacher/{teachers[int(index)]}" if kind == "teacher" else part
+
+
+def predict_rows(model: nn.Module, rows: Rows, modalities: list[str], batch_size: int = 4096) -> Tensor:
+    """Predictions of every row, [N, C] or [N, T, C], in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        indices = torch.arange(len(rows), device=rows.device)
+        return torch.cat(
+            [model(inputs_of(rows.take(chunk), modalities)).prediction for chunk in indices.split(batch_size)]
+        )
+
+
+def scores(model: nn.Module, rows: Rows, plan: Plan) -> dict[str, float]:
+    """Every metric of the task for a student on some rows."""
+    prediction = predict_rows(model, rows, plan.prevalent)
+    target = rows.take(torch.arange(len(rows), device=rows.device))["target"]
+    target_dims = 0 if plan.info.task == "classification" else 1
+    return evaluate(as_rows(prediction, 1), as_rows(target, target_dims), plan.info.task)
+
+
+def _privileged_width(plan: Plan) -> int:
+    teachers = plan.config.teachers
+    return sum(
+        teachers.encoders.get(name, teachers.encoder).hidden[-1]
+        for name in plan.pool[plan.first_teacher].modalities
+        if name not in plan.prevalent
+    )
+
+
+def _tnet(plan: Plan, config: Config, arrays: Mapping[str, Arrays], seed: int, tnets: Path | None, device: str) -> TNet:
+    torch.manual_seed(derive_seed(seed, _TNET_STREAM))
+    tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, _privileged_width(plan)).to(device)
+    if config.student.tnet.training == "joint":
+        return tnet
+    identity = tnet_identity(plan, config, seed)
+    path = tnets / f"{identity}.safetensors" if tnets else None
+    if path and path.exists():
+        try:
+            tensors, _ = load_tensors(path, device)
+        except CheckpointError:
+            # A cache entry is worth no interruption: train it again and replace it.
+            path.unlink(missing_ok=True)
+        else:
+            load_weights(tnet, tensors, path)
+            return tnet
+    fitted = fit_tnet(plan, config, tnet, arrays, seed=seed, device=device)
+    if path:
+        # Trials that start together may each train it; the seed makes their results the same, so the last write wins.
+        save_tensors(path, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
+    return tnet
+
+
+def tnet_identity(plan: Plan, config: Config, seed: int) -> str:
+    """Fingerprint of a frozen T-Net's training."""
+    student = config.student.model_dump(mode="json", include={"encoder", "encoders", "tnet"})
+    return fingerprint({"pool": plan.pool_fingerprint, "seed": seed, "student": student})
+
+
+def fit_tnet(
+    plan: Plan, config: Config, tnet: TNet, arrays: Mapping[str, Arrays], *, seed: int, device: str = "cpu"
+) -> Fitted:
+    """Regress the T-Net to the first teacher's privileged features (mean squared error, best epoch by validation)."""
+    rows = {
+        split: student_rows(arrays[split], plan.prevalent, [], privileged=True, device=device)
+        for split in ("train", "val")
+    }
+
+    def step(forward: Forward, batch: Batch, _hparams: Hparams) -> tuple[Tensor, dict[str, Tensor]]:
+        return mse_loss(forward(inputs_of(batch, plan.prevalent)), batch["privileged"]), {}
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        val = rows["val"].take(torch.arange(len(rows["val"]), device=device))
+        return {"mse": float(mse_loss(model(inputs_of(val, plan.prevalent)), val["privileged"]))}
+
+    return fit(
+        tnet, step, rows["train"], config=config.student.tnet.fit, metric=TNET_METRIC, validate=validate, seed=seed
+    )
