@@ -55,14 +55,19 @@ def make_sampler(kind: str, *, seed: int, number: int, startup_trials: int) -> B
         raise ConfigError(f"There is no sampler {kind!r}.", cure=f"Choose one of {', '.join(_MAKERS)}.")
     # Two words, since a sampler's own draws and its draws for conditional parameters must not be the same numbers.
     own, independent = (int(word) for word in np.random.SeedSequence([seed, number]).generate_state(2, np.uint32))
-    return _MAKERS[kind](own, independent, startup_trials)
+    with warnings.catch_warnings():
+        # Long used by many; which of them an Optuna calls experimental depends on its version (4.5 all, 5.0 `group`).
+        warnings.filterwarnings(
+            "ignore",
+            message=r"Argument ``(group|multivariate|constant_liar)``|GPSampler is experimental",
+            category=optuna.exceptions.ExperimentalWarning,
+        )
+        return _MAKERS[kind](own, independent, startup_trials)
 
 
 def _tpe(seed: int, _: int, startup_trials: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        # Conditional parameters need `group`; it has been "experimental" since Optuna 2.8.
-        warnings.filterwarnings("ignore", message="Argument ``group``", category=optuna.exceptions.ExperimentalWarning)
-        return TPESampler(seed=seed, n_startup_trials=startup_trials, multivariate=True, group=True, constant_liar=True)
+    # `group`, because otherwise conditional parameters would be drawn each by itself.
+    return TPESampler(seed=seed, n_startup_trials=startup_trials, multivariate=True, group=True, constant_liar=True)
 
 
 def _gp(seed: int, independent: int, startup_trials: int) -> BaseSampler:

@@ -31,7 +31,7 @@ class Metric:
 
 
 def _accuracy(prediction: Tensor, target: Tensor) -> Tensor:
-    return (prediction.argmax(dim=-1) == target).float().mean()
+    return (prediction.argmax(dim=-1) == target).double().mean()
 
 
 def _balanced_accuracy(prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,82 @@
+"""Where it runs: a Ray cluster that exists, or a local one that lives as long as the command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pkdray.errors import RunError
+
+_PREFIX = "pkdray-"
+
+
+@contextmanager
+def connected(address: str | None = None, *, verbose: bool = False) -> Iterator[None]:
+    """Be connected to Ray: to ``address``, else to ``RAY_ADDRESS``, else to a local Ray of this process's own.
+
+    A local Ray keeps its files in a folder of its own, which is removed with it; the default folder keeps those of
+    every run. A process that is connected already stays as it is.
+
+    Args:
+        address: of a running cluster, as in ``ray.init``.
+        verbose: show the logs of Ray and of the workers.
+
+    Raises:
+        RunError: no cluster answers at the address.
+    """
+    # Read when ray is imported or started, so they come before both; what the user has set wins.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    level = logging.INFO if verbose else logging.ERROR
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+    address = address or os.environ.get("RAY_ADDRESS")
+    temporary = None
+    if address:
+        try:
+            ray.init(address=address, log_to_driver=verbose, logging_level=level)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise RunError(
+                f"No Ray cluster answers at {address} ({str(error).splitlines()[0]}).",
+                cure="Check the address, that `ray start` runs there, and RAY_AUTH_MODE=token if it asks for a token.",
+            ) from error
+    else:
+        _remove_leftovers()
+        # Short: Ray puts sockets below it, whose paths may have 107 characters.
+        temporary = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp")
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=verbose,
+            logging_level=level,
+            configure_logging=verbose,
+            _temp_dir=temporary,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of local Rays whose driver was killed."""
+    for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc").is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
