@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pkdray.config.methods import CARRIED_OVER, METHODS
+from pkdray.config.parameters import Parameter, evaluation_order
 from pkdray.config.sections import Config
 from pkdray.errors import ConfigError
 
@@ -34,15 +36,28 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.", cure="Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8 (byte {error.start}).", cure="Save it as UTF-8.") from error
     data, lines = _parse(text, path)
     data.setdefault("name", path.stem)
-    return build_config(apply_overrides(data, overrides or {}), source=str(path), lines=lines)
+    # A fault in an overridden value is not at the line that it replaced.
+    replaced = [_location(place) for place in overrides or {}]
+    origins: dict[Location, int | str] = {
+        place: line for place, line in lines.items() if not any(place[: len(new)] == new for new in replaced)
+    }
+    origins.update(dict.fromkeys(replaced, "--set"))
+    return build_config(apply_overrides(data, overrides or {}), source=str(path), lines=origins)
 
 
 def build_config(
-    data: Mapping[str, Any], *, source: str = "the configuration", lines: Mapping[Location, int] | None = None
+    data: Mapping[str, Any], *, source: str = "the configuration", lines: Mapping[Location, int | str] | None = None
 ) -> Config:
     """Validate plain data as a Config, the search space included.
+
+    Args:
+        data: nested plain data, as from YAML.
+        source: what the data is called in an error.
+        lines: location -> the line, or another origin, that an error names.
 
     Raises:
         ConfigError: with one detail a fault: path, line where known, what is wrong, what is allowed.
@@ -50,7 +65,7 @@ def build_config(
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise _config_error(_faults(error), source, lines or {}) from error
+        raise _config_error(_faults(error, data), source, lines or {}) from error
     faults = list(_space_faults(config))
     if faults:
         raise _config_error(faults, source, lines or {})
@@ -70,7 +85,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         if not equals or not path.strip():
             raise ConfigError(f"--set {assignment!r} is no assignment.", cure="Write --set path.to.field=value.")
         try:
-            values[path.strip()] = yaml.safe_load(text)
+            values[path.strip()] = _Loader(text).get_single_data()
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"--set {assignment!r}: the value is not YAML.", cure="Quote it for the shell."
@@ -89,11 +104,9 @@ def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> di
     for path in sorted(overrides, key=lambda path: path != "method.name"):
         if path.startswith("search.space."):
             # The keys of the space are dotted paths themselves.
-            result.setdefault("search", {}).setdefault("space", {})[path.removeprefix("search.space.")] = overrides[
-                path
-            ]
+            _set(result, path, ["search", "space", path.removeprefix("search.space.")], overrides[path])
         else:
-            _set(result, path, overrides[path])
+            _set(result, path, path.split("."), overrides[path])
     return result
 
 
@@ -106,15 +119,16 @@ def override(config: Config, overrides: Mapping[str, Any], *, source: str = "the
     return build_config(apply_overrides(config.model_dump(mode="json", by_alias=True), overrides), source=source)
 
 
-def _set(data: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
+def _set(data: dict[str, Any], path: str, keys: list[str], value: Any) -> None:
+    *parents, last = keys
     here: Any = data
+    model: Any = Config
     for depth, key in enumerate(parents):
         step: Any = int(key) if isinstance(here, list) and key.isdigit() else key
         try:
             if isinstance(here, dict) and here.get(step) is None:
-                here[step] = {}
-            here = here[step]
+                here[step] = _default(model, step)
+            here, model = here[step], _field_model(model, step)
         except (KeyError, IndexError, TypeError):
             here = None
         if not isinstance(here, dict | list):
@@ -127,17 +141,38 @@ def _set(data: dict[str, Any], path: str, value: Any) -> None:
         here[int(last)] = value
         return
     if path == "method.name" and here.get("name") != value:
-        fields = METHODS[value].model_fields if value in METHODS else {}
+        fields = METHODS[value].model_fields if isinstance(value, str) and value in METHODS else {}
         for key in list(here):
             if key not in CARRIED_OVER or key not in fields:
                 del here[key]
     here[last] = value
 
 
+def _default(model: Any, key: str | int) -> Any:
+    """What a section holds that the YAML leaves out: to set one field of it is to keep the others."""
+    if not (isinstance(model, type) and issubclass(model, BaseModel)) or key not in model.model_fields:
+        return {}
+    field = model.model_fields[str(key)]
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    plain = TypeAdapter(Any).dump_python(value, mode="json", by_alias=True)
+    return plain if isinstance(plain, dict | list) else {}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, in which ``1e-3`` is a number, as YAML 1.2 and everybody's eyes have it, and no text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
 def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        root = yaml.compose(text, Loader=_Loader)
+        data = _Loader(text).get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -172,24 +207,42 @@ def _dotted(location: Location) -> str:
     return ".".join(map(str, location))
 
 
-def _config_error(faults: Iterable[tuple[Location, str]], source: str, lines: Mapping[Location, int]) -> ConfigError:
+def _location(path: str) -> Location:
+    """Where a dotted override lands: digits are indices, and the keys of the space are dotted themselves."""
+    if path.startswith("search.space."):
+        return ("search", "space", path.removeprefix("search.space."))
+    return tuple(int(key) if key.isdigit() else key for key in path.split("."))
+
+
+def _config_error(
+    faults: Iterable[tuple[Location, str]], source: str, lines: Mapping[Location, int | str]
+) -> ConfigError:
     details = []
     for location, message in faults:
         where = _dotted(location)
-        line = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None)
-        details.append(f"{where}{f' (line {line})' if line and where else ''}: {message}" if where else message)
+        origin = next((lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None)
+        at = "" if origin is None else f" (line {origin})" if isinstance(origin, int) else f" ({origin})"
+        details.append(f"{where}{at}: {message}" if where else message)
     count = "one fault" if len(details) == 1 else f"{len(details)} faults"
     return ConfigError(f"{source} has {count}:", details=details, cure="Mend them and run the command again.")
 
 
-def _faults(error: ValidationError) -> Iterable[tuple[Location, str]]:
+def _faults(error: ValidationError, data: Mapping[str, Any]) -> Iterable[tuple[Location, str]]:
     for item in error.errors():
         location, model = _resolve(item["loc"])
+        if location[:2] == ("search", "space") and not isinstance(_step(data, location[:3]), list):
+            # A single alternative is written without a list, so its index is not in the YAML.
+            location = (*location[:3], *location[4:])
         kind, received = item["type"], item["input"]
         if kind == "extra_forbidden":
-            known = _field_names(model)
-            near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+            known, key = _field_names(model), str(location[-1])
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.55)
+            owners = [
+                name for name, method in METHODS.items() if location[0] == "method" and key in method.model_fields
+            ]
             hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+            if owners:
+                hint = f"it belongs to {', '.join(owners)}"
             yield location, f"unknown key; {hint}"
         elif kind == "missing":
             yield location, "is required"
@@ -251,9 +304,15 @@ def _field_names(model: Any) -> list[str]:
 
 def _space_faults(config: Config) -> Iterable[tuple[Location, str]]:
     """Check that every searched path exists and takes every value that the space can propose."""
+    space = config.search.space
     plain = config.model_dump(mode="json", by_alias=True)
     bare = {**plain, "search": {**plain["search"], "space": {}}}
-    for path, parameters in config.search.space.items():
+    try:
+        evaluation_order(space)
+    except ConfigError as error:
+        yield ("search", "space"), error.what
+    whole: set[str] = set()
+    for path, parameters in space.items():
         if path.split(".")[0] in ("search", "resources", "name", "dataset", "seed"):
             yield ("search", "space", path), "cannot be searched: it belongs to the whole run, not to a trial"
             continue
@@ -265,44 +324,105 @@ def _space_faults(config: Config) -> Iterable[tuple[Location, str]]:
             continue
         for index, parameter in enumerate(parameters):
             place: Location = ("search", "space", path, *([index] if len(parameters) > 1 else []))
-            unknown = [
-                other for other in parameter.when if other not in config.search.space and _get(plain, other) is _ABSENT
-            ]
+            unknown = [other for other in parameter.when if other not in space and _get(plain, other) is _ABSENT]
             if unknown:
                 yield place, f"`when` names {', '.join(unknown)}, which is neither searched nor a field"
                 continue
-            seen: set[str] = set()
+            if any(_includes(earlier.when, parameter.when) for earlier in parameters[:index]):
+                yield place, "is never used: an alternative above it holds whenever this one does"
+            local: set[str] = set()
             for value in parameter.extremes():
-                for conditions in _condition_sets(parameter.when):
-                    try:
-                        Config.model_validate(apply_overrides(bare, {**conditions, path: value}))
-                    except (ValidationError, ConfigError) as error:
-                        messages = (
-                            [f"{_dotted(where)}: {message}" if where else message for where, message in _faults(error)]
-                            if isinstance(error, ValidationError)
-                            else [error.what]
-                        )
-                        for message in messages:
-                            if message not in seen:
-                                seen.add(message)
-                                yield place, f"may propose {value!r}: {message}"
+                for context in _contexts(path, value, parameter, space, plain):
+                    beside = {other: context[other] for other in context if other != path}
+                    for where, message in _objections(bare, context):
+                        fault = f"{_dotted(where)}: {message}" if where else message
+                        # Each fault is told once, and where it belongs: not at a parameter that merely occurs beside.
+                        elsewhere = _dotted(where) in beside and _dotted(where) not in parameter.when
+                        if elsewhere or fault in local or (not where and (path not in _COUPLED or fault in whole)):
+                            continue
+                        local.add(fault)
+                        whole.update([] if where else [fault])
+                        # A field's own domain hangs on the method at most, not on the batch.
+                        told = [other for other in beside if not where or other in ("method.name", *parameter.when)]
+                        given = ", ".join(f"{other} is {_brief(beside[other])}" for other in told)
+                        yield place, f"may propose {value!r}{f' where {given}' if given else ''}: {fault}"
 
 
 _ABSENT = object()
 
 
-def _get(data: Any, path: str) -> Any:
-    for key in path.split("."):
-        if not isinstance(data, dict) or key not in data:
+def _step(data: Any, location: Location) -> Any:
+    for key in location:
+        if not isinstance(data, Mapping) or key not in data:
             return _ABSENT
         data = data[key]
     return data
 
 
-def _condition_sets(when: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every combination of values that meets ``when``; a domain must hold under each of them."""
-    combinations: list[dict[str, Any]] = [{}]
-    for path, allowed in when.items():
-        values = allowed if isinstance(allowed, list) else [allowed]
-        combinations = [{**combination, path: value} for combination in combinations for value in values]
-    return combinations
+def _get(data: Any, path: str) -> Any:
+    return _step(data, tuple(path.split(".")))
+
+
+def _brief(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _objections(bare: Mapping[str, Any], values: Mapping[str, Any]) -> list[tuple[Location, str]]:
+    try:
+        data = apply_overrides(bare, values)
+        Config.model_validate(data)
+    except ValidationError as error:
+        return list(_faults(error, data))
+    except ConfigError as error:
+        path, _, message = error.what.partition(": ")
+        return [(_location(path), message)]
+    return []
+
+
+def _includes(wide: Mapping[str, Any], narrow: Mapping[str, Any]) -> bool:
+    """Whether the conditions ``wide`` hold wherever the conditions ``narrow`` do."""
+    return all(
+        path in narrow and all(value in _listed(allowed) for value in _listed(narrow[path]))
+        for path, allowed in wide.items()
+    )
+
+
+def _listed(allowed: Any) -> list[Any]:
+    return allowed if isinstance(allowed, list) else [allowed]
+
+
+# What one of these may be depends on the others: a method has its own fields and domains, and anchors fit in a batch.
+_COUPLED = ("method.name", "method.top_k", "training.batch_size")
+
+
+def _contexts(
+    path: str, value: Any, parameter: Parameter, space: Mapping[str, Sequence[Parameter]], plain: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """``path: value`` beside whatever it must be valid with.
+
+    That is every combination that meets ``when``, and under it both ends of the searched parameters that the domain of
+    ``path`` depends on.
+    """
+    contexts: list[dict[str, Any]] = [{path: value}]
+    for other, allowed in parameter.when.items():
+        contexts = [{**context, other: one} for context in contexts for one in _listed(allowed)]
+    if path.startswith("method.") or path in _COUPLED:
+        for other in _COUPLED:
+            if other in space:
+                contexts = [
+                    {**more, **context}
+                    for context in contexts
+                    for more in ([{}] if other in context else _proposals(other, context, space, plain))
+                ]
+    return contexts
+
+
+def _proposals(
+    path: str, context: Mapping[str, Any], space: Mapping[str, Sequence[Parameter]], plain: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What a searched path may be under ``context``; nothing at all where its conditions do not hold there."""
+    for parameter in space[path]:
+        known = {other: context[other] if other in context else _get(plain, other) for other in parameter.when}
+        if parameter.holds(known):
+            return [{path: value} for value in parameter.extremes()]
+    return [{}]

@@ -11,7 +11,7 @@ CARRIED_OVER = ("teachers", "selection")
 
 
 class _Method(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SupervisedMethod(_Method):

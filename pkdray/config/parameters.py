@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pkdray.errors import ConfigError
 
 Scalar = bool | int | float | str | None
 KINDS = ("float", "int", "choice", "subset")
@@ -22,7 +25,7 @@ class Parameter(BaseModel):
     * ``points``: how many values a grid takes from a ``float`` or ``int`` range without a step
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     float_: tuple[float, float] | None = Field(default=None, alias="float")
     int_: tuple[int, int] | None = Field(default=None, alias="int")
@@ -33,6 +36,17 @@ class Parameter(BaseModel):
     step: float | None = Field(default=None, gt=0)
     points: int = Field(default=3, ge=2)
     when: dict[str, Scalar | list[Scalar]] = {}
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _plain_conditions(cls, when: object) -> object:
+        # One message in place of the five of the union.
+        if isinstance(when, dict):
+            for path, allowed in when.items():
+                for value in allowed if isinstance(allowed, list) else [allowed]:
+                    if not (value is None or isinstance(value, Scalar)):
+                        raise ValueError(f"{path} must be a value or a list of values (got {value!r})")
+        return when
 
     @model_validator(mode="after")
     def _one_kind(self) -> Parameter:
@@ -94,3 +108,35 @@ class Parameter(BaseModel):
             path in values and values[path] in (allowed if isinstance(allowed, list) else [allowed])
             for path, allowed in self.when.items()
         )
+
+
+def evaluation_order(space: Mapping[str, Sequence[Parameter]]) -> list[str]:
+    """The paths of a space, each behind the paths that its conditions name; alphabetical where that leaves a choice.
+
+    Raises:
+        ConfigError: the conditions go round in a circle.
+
+    Example:
+        >>> evaluation_order({"a": [Parameter(int=(1, 3), when={"b": 2})], "b": [Parameter(int=(1, 3))]})
+        ['b', 'a']
+    """
+    order: list[str] = []
+    trail: list[str] = []
+
+    def visit(path: str) -> None:
+        if path in order:
+            return
+        if path in trail:
+            circle = [*trail[trail.index(path) :], path]
+            raise ConfigError(
+                f"The conditions of search.space go round in a circle: {' -> '.join(circle)}.",
+                cure="Take one of these paths out of the other's `when`.",
+            )
+        trail.append(path)
+        for other in sorted({other for parameter in space[path] for other in parameter.when if other in space}):
+            visit(other)
+        order.append(trail.pop())
+
+    for path in sorted(space):
+        visit(path)
+    return order

@@ -16,7 +16,7 @@ Width = Annotated[int, Field(ge=1, le=65536)]
 class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DatasetConfig(Section):
@@ -142,7 +142,9 @@ class SearchConfig(Section):
     trials: int = Field(default=24, ge=1)
     metric: str | None = Field(default=None, description="null: accuracy, or ccc for regression")
     sampler: Literal["tpe", "gp", "nsga2", "random", "grid"] = "tpe"
-    startup_trials: int = Field(default=10, ge=1, description="random trials before tpe or gp begin to model")
+    startup_trials: int = Field(
+        default=10, ge=1, description="random trials before tpe or gp begin to model; nsga2: trials a generation"
+    )
     asha: AshaConfig | None = AshaConfig()
     space: dict[str, list[Parameter]] = {}
 
