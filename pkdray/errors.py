@@ -66,3 +66,7 @@ class StorageError(PkdrayError):
 
 class DivergedError(PkdrayError):
     """Training produced a loss that is not a finite number."""
+
+
+class InterruptedSweepError(PkdrayError):
+    """Ctrl-C stopped a sweep with trials still open; the exit code is 130."""

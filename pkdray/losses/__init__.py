@@ -1,1 +1,36 @@
-"""Losses: pure functions first, the composed objective last."""
+"""Losses: pure functions first, the composed objective last.
+
+Every function here is pure, reads no tensor's values on the host (the transport solver's own stop excepted), and works
+under ``torch.func.vmap`` and ``torch.func.grad``. Half precision is computed in float32.
+"""
+
+from pkdray.losses.gate import classification_gamma, negative_transfer_gate, sequence_gamma
+from pkdray.losses.point import cosine_loss, hint_loss, kl_loss
+from pkdray.losses.selection import confidence_weights, mix, select_teacher, uniform_weights
+from pkdray.losses.similarity import Anchors, anchored_rows, centroid_loss, similarity_matrix
+from pkdray.losses.task import ccc, ccc_loss, cross_entropy_loss, mse_loss
+from pkdray.losses.transport import SinkhornInfo, pkdot_loss, sinkhorn_divergence
+
+__all__ = [
+    "Anchors",
+    "SinkhornInfo",
+    "anchored_rows",
+    "ccc",
+    "ccc_loss",
+    "centroid_loss",
+    "classification_gamma",
+    "confidence_weights",
+    "cosine_loss",
+    "cross_entropy_loss",
+    "hint_loss",
+    "kl_loss",
+    "mix",
+    "mse_loss",
+    "negative_transfer_gate",
+    "pkdot_loss",
+    "select_teacher",
+    "sequence_gamma",
+    "similarity_matrix",
+    "sinkhorn_divergence",
+    "uniform_weights",
+]

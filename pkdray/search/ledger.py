@@ -144,10 +144,12 @@ class Ledger:
             make_sampler: trial number -> Optuna sampler. Each trial gets a fresh one seeded by its number, so that a
                 resumed sweep goes on proposing instead of repeating the first draws.
         """
-        self._study.sampler = make_sampler(len(self.trials()))
         with warnings.catch_warnings(), self._writing():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return self._study.ask()
+            trial = self._study.ask()
+        # Nothing is drawn before the first suggestion, so the sampler may come after the number is known.
+        self._study.sampler = make_sampler(trial.number)
+        return trial
 
     def report(self, number: int, step: int, value: float) -> None:
         """Record an intermediate value; one for the same step replaces it, since a continued trial repeats a few."""

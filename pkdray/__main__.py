@@ -1,0 +1,36 @@
+"""The command line's entry: errors that a user can mend end with their text and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+
+from pkdray.errors import InterruptedSweepError, PkdrayError
+
+INTERRUPTED = 130
+"""The shell's exit code for a process ended by Ctrl-C (128 + SIGINT)."""
+
+
+def main() -> None:
+    """Run the command line; ``--debug`` anywhere in it shows tracebacks."""
+    from pkdray.console import print_error, print_line
+
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    from pkdray.cli import app
+
+    try:
+        app(arguments)
+    except PkdrayError as error:
+        if debug:
+            raise
+        print_error(error, as_json="--json" in arguments)
+        sys.exit(INTERRUPTED if isinstance(error, InterruptedSweepError) else 2)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print_line("Interrupted.")
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

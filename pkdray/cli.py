@@ -1,0 +1,255 @@
+"""The command line: one command a step. Each imports its step when it runs, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pkdray.console import Console
+
+app = typer.Typer(
+    name="pkdray",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find the best student that can be distilled from teachers who saw more than it ever will.",
+    epilog="A first try: pkdray demo. Every command takes --json; --debug anywhere shows tracebacks.",
+)
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Import, inspect and list datasets.")
+import_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Turn recordings or tables into a dataset.")
+app.add_typer(data_app, name="data")
+data_app.add_typer(import_app, name="import")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the logs of Ray and of the workers.")]
+RunsDir = Annotated[Path, typer.Option(help="The folder that holds runs and their teacher pools.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster; default: RAY_ADDRESS, else a local Ray.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Replace a field of the YAML; may be repeated.")
+]
+Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a ready one.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name below --runs-dir, or its path.")]
+
+DEFAULT_RUNS = Path("runs")
+
+
+def _version(value: bool) -> None:
+    if value:
+        from pkdray import __version__
+
+        Console().result(None, f"pkdray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version_flag: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where to put everything that the demo makes.")] = Path("demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a method at the evaluation.")] = 5,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """The whole way on bundled real data: teach, sweep, evaluate, export, predict. About three minutes on two cores."""
+    from pkdray import demo as step
+
+    step.run_demo(folder, Console(as_json=json), seeds=seeds, verbose=verbose)
+
+
+@import_app.command("features")
+def import_features(
+    dest: Annotated[Path, typer.Argument(help="The folder to make.")],
+    name: Annotated[str, typer.Option(help="The dataset's name.")],
+    task: Annotated[str, typer.Option(help="classification or regression.")],
+    labels: Annotated[
+        Path,
+        typer.Option(help="A table: sample_id, target (or target_<name>), and if you have them subject_id, split ..."),
+    ],
+    modality: Annotated[
+        list[str], typer.Option(metavar="NAME=TABLE", help="A modality's table: sample_id, numbers. Repeat it.")
+    ],
+    folds: Annotated[int | None, typer.Option(min=2, help="Also make this many folds by subject.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split by subject, where the labels name no split.")] = 0,
+    licence: Annotated[str, typer.Option(help="What one may do with the data.")] = "",
+    source: Annotated[str, typer.Option(help="Where the data come from.")] = "",
+    notes: Annotated[str, typer.Option(help="What a user of the data must know.")] = "",
+    json: Json = False,
+) -> None:
+    """One table a modality (CSV, Parquet or npz) and a table of labels become a dataset."""
+    from pkdray import steps
+
+    steps.import_features(
+        dest,
+        Console(as_json=json),
+        modality=modality,
+        name=name,
+        task=task,
+        labels=labels,
+        folds=folds,
+        seed=seed,
+        licence=licence,
+        source=source,
+        notes=notes,
+    )
+
+
+@data_app.command("inspect")
+def inspect(
+    dataset: Annotated[str, typer.Argument(help="A folder, or the name of a bundled dataset.")], json: Json = False
+) -> None:
+    """What is in a dataset."""
+    from pkdray import steps
+
+    steps.inspect(dataset, Console(as_json=json))
+
+
+@data_app.command("list")
+def list_datasets(json: Json = False) -> None:
+    """The bundled datasets."""
+    from pkdray import steps
+
+    steps.list_datasets(Console(as_json=json))
+
+
+@app.command()
+def teach(
+    space: Space,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    assignments: Assignments = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Train the teacher pool that a study needs, and write its embeddings; a finished pool is reused."""
+    from pkdray import steps
+
+    steps.teach(space, runs_dir, assignments or [], Console(as_json=json), address=address, verbose=verbose)
+
+
+@app.command()
+def embed(space: Space, runs_dir: RunsDir = DEFAULT_RUNS, assignments: Assignments = None, json: Json = False) -> None:
+    """Write the embeddings of a study's trained teachers again."""
+    from pkdray import steps
+
+    steps.embed(space, runs_dir, assignments or [], Console(as_json=json))
+
+
+@app.command()
+def sweep(
+    space: Space,
+    name: Annotated[str | None, typer.Option(help="The run's name; default: the YAML's.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials, in place of search.trials.")] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    assignments: Assignments = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """From a dataset to its best student: teachers are trained first where their pool does not exist yet."""
+    from pkdray import steps
+
+    steps.sweep(
+        space,
+        runs_dir,
+        assignments or [],
+        Console(as_json=json),
+        name=name,
+        trials=trials,
+        address=address,
+        verbose=verbose,
+    )
+
+
+@app.command()
+def resume(
+    run: RunName,
+    trials: Annotated[int | None, typer.Option(min=1, help="A new total, to extend the sweep.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials once more.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    address: Address = None,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Continue a sweep after Ctrl-C, a kill or a reboot: finished trials are kept, unfinished ones go on."""
+    from pkdray import steps
+
+    steps.resume(
+        run, runs_dir, Console(as_json=json), trials=trials, retry_failed=retry_failed, address=address, verbose=verbose
+    )
+
+
+@app.command()
+def evaluate(
+    run: RunName,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of the student and of the lower bound.")] = 5,
+    reopen: Annotated[bool, typer.Option("--reopen", help="Open the test split once more; it is recorded.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    address: Address = None,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Open the test split: the best student over several seeds beside its lower and upper bound."""
+    from pkdray import steps
+
+    steps.evaluate(run, runs_dir, Console(as_json=json), seeds=seeds, reopen=reopen, address=address, verbose=verbose)
+
+
+@app.command()
+def export(
+    run: RunName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export there.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """The best student as one folder: weights, config, preprocessing, metrics, model card, ONNX and torch.export."""
+    from pkdray import steps
+
+    steps.export(run, runs_dir, output, Console(as_json=json), overwrite=overwrite)
+
+
+@app.command()
+def predict(
+    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A folder made by `pkdray export`.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="A table of features; NAME=TABLE for several modalities.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go: .parquet or .csv.")],
+    json: Json = False,
+) -> None:
+    """A student's answers for new samples. Needs no run, no dataset and no Ray."""
+    from pkdray import steps
+
+    steps.predict(student, inputs, output, Console(as_json=json))
+
+
+@app.command("runs")
+def list_runs(runs_dir: RunsDir = DEFAULT_RUNS, json: Json = False) -> None:
+    """The runs in a folder."""
+    from pkdray import steps
+
+    steps.list_runs(runs_dir, Console(as_json=json))
+
+
+@app.command()
+def show(
+    run: RunName,
+    top: Annotated[int, typer.Option(min=1, help="How many of the best trials to list.")] = 5,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """A run's configuration, progress, best trials, teacher selection, and where its files are."""
+    from pkdray import steps
+
+    steps.show(run, runs_dir, Console(as_json=json), top=top)

@@ -1,0 +1,487 @@
+"""The steps behind the command line: each does one thing, shows it, and says what to type next.
+
+Imports stand inside the steps, so that a step brings in what it needs and nothing else: `predict` runs without Ray.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pkdray.console import Console, progress_line
+from pkdray.errors import ConfigError, InterruptedSweepError
+
+if TYPE_CHECKING:
+    from pkdray.data.dataset import Dataset
+    from pkdray.search.run import Run
+    from pkdray.search.sweep import Progress
+    from pkdray.training.plan import Plan
+    from pkdray.training.pools import Pool
+
+
+def import_features(
+    dest: Path, console: Console, *, modality: Sequence[str], labels: Path, name: str, task: str, **options: Any
+) -> None:
+    """Tables to a dataset."""
+    from pkdray.data.importers.features import import_features as importer
+
+    if task not in ("classification", "regression"):
+        raise ConfigError(f"--task is '{task}'.", cure="Choose classification or regression.")
+    tables = {key: Path(value) for key, value in named(modality, "--modality").items()}
+    importer(dest, name=name, task=task, labels=labels, modalities=tables, **options)
+    inspect(str(dest), console)
+
+
+def inspect(name_or_path: str, console: Console) -> None:
+    """What is in a dataset."""
+    from pkdray.data.dataset import open_dataset
+    from pkdray.data.inspect import describe
+
+    about = describe(open_dataset(name_or_path))
+    console.result(about, *_lines(about))
+
+
+def list_datasets(console: Console) -> None:
+    """The bundled datasets."""
+    from pkdray.data.bundled import bundled_datasets
+
+    found = {name: str(path) for name, path in bundled_datasets().items()}
+    console.table("Bundled datasets", ["name", "folder"], list(found.items()))
+    if console.as_json:
+        console.result(found)
+
+
+def load_study(space: str, assignments: Sequence[str]) -> tuple[Dataset, Plan]:
+    """A study's dataset, and the plan made of it and the YAML."""
+    from pkdray.config import load_config, parse_assignments
+    from pkdray.data.dataset import open_dataset
+    from pkdray.shipped import find_yaml
+    from pkdray.training.plan import make_plan
+
+    config = load_config(find_yaml(space), parse_assignments(assignments))
+    dataset = open_dataset(config.dataset.path)
+    return dataset, make_plan(config, dataset)
+
+
+def teach(
+    space: str, runs_dir: Path, assignments: Sequence[str], console: Console, *, address: str | None, verbose: bool
+) -> None:
+    """Train a study's teacher pool."""
+    from pkdray.cluster import connected
+
+    dataset, plan = load_study(space, assignments)
+    with connected(address, verbose=verbose):
+        pool = taught(plan, dataset, runs_dir, console)
+    _show_pool(pool, console)
+
+
+def embed(space: str, runs_dir: Path, assignments: Sequence[str], console: Console) -> None:
+    """Write the embeddings of trained teachers again."""
+    from pkdray.search.run import POOLS
+    from pkdray.training.embed import embed_pool
+    from pkdray.training.pools import Pool
+
+    dataset, plan = load_study(space, assignments)
+    pool = Pool.at(runs_dir / POOLS, plan)
+    metrics = {name: about["validation"] for name, about in pool.read()["teachers"].items()}
+    embed_pool(plan, dataset, pool)
+    pool.write(plan, metrics)
+    _show_pool(pool, console)
+
+
+def sweep(
+    space: str,
+    runs_dir: Path,
+    assignments: Sequence[str],
+    console: Console,
+    *,
+    name: str | None,
+    trials: int | None,
+    address: str | None,
+    verbose: bool,
+) -> Run:
+    """Teachers, where they are missing, then a new run."""
+    from pkdray.cluster import connected
+    from pkdray.search.run import Run, new_run_path
+
+    extra = [f"search.trials={trials}"] if trials is not None else []
+    dataset, plan = load_study(space, [*assignments, *extra])
+    path = runs_dir / name if name else new_run_path(runs_dir, plan.config.name)
+    run = Run.create(path, plan)
+    with run.lock(), connected(address, verbose=verbose):
+        pool = taught(plan, dataset, runs_dir, console)
+        swept(run, plan, dataset, pool, console)
+    show(str(run.path), runs_dir, console)
+    return run
+
+
+def resume(
+    name: str,
+    runs_dir: Path,
+    console: Console,
+    *,
+    trials: int | None,
+    retry_failed: bool,
+    address: str | None,
+    verbose: bool,
+) -> None:
+    """Run what a run's ledger lacks."""
+    from pkdray.cluster import connected
+    from pkdray.search.run import find_run
+
+    run = find_run(name, runs_dir)
+    with run.lock():
+        dataset = run.dataset()
+        plan = run.plan(dataset)
+        ledger = run.ledger()
+        if trials is not None:
+            ledger.extend(trials)
+        retried = ledger.retry_failed() if retry_failed else 0
+        ledger.release()
+        counts = ledger.counts()
+        retries = f", {retried} failed trials retried" if retried else ""
+        console.say(
+            f"{run.name}: {counts.finished} of {counts.planned} trials are finished, {counts.open} to go{retries}."
+        )
+        if counts.open:
+            with connected(address, verbose=verbose):
+                pool = taught(plan, dataset, run.runs_dir, console)
+                swept(run, plan, dataset, pool, console)
+        else:
+            from pkdray.search.results import write_results
+
+            write_results(run, plan, dataset, ledger)
+    show(str(run.path), runs_dir, console)
+
+
+def taught(plan: Plan, dataset: Dataset, runs_dir: Path, console: Console) -> Pool:
+    """The plan's finished pool, trained now if need be."""
+    from pkdray.search.run import POOLS
+    from pkdray.training.pools import Pool
+    from pkdray.training.workers import teach as train
+
+    pool = Pool.at(runs_dir / POOLS, plan)
+    if pool.finished:
+        console.say(f"Teachers: the pool {pool.path.name} is reused.")
+        pool.verify(plan)
+        return pool
+    names = [member.name for member in plan.pool.values() if member.adapter_of is None]
+    with console.progress(f"Teachers: training {', '.join(names)} ...") as meter:
+        done: list[str] = []
+
+        def trained(name: str, metrics: dict[str, float]) -> None:
+            done.append(f"{name} {metrics[plan.metric.name]:.4f}")
+            meter.show(f"Teachers: {', '.join(done)} ({len(done)} of {len(names)} trained)")
+
+        pool = train(plan, dataset, runs_dir / POOLS, trained)
+    console.say(f"Teachers: {', '.join(done)} ({plan.metric.name} on validation).")
+    return pool
+
+
+def swept(run: Run, plan: Plan, dataset: Dataset, pool: Pool, console: Console) -> Progress:
+    """Run the trials, showing where they stand.
+
+    Raises:
+        InterruptedSweepError: Ctrl-C stopped it; says how to go on.
+    """
+    from pkdray.search.sweep import sweep as run_sweep
+
+    with console.progress(f"Sweep {run.name}: starting ...") as meter:
+        progress = run_sweep(run, plan, dataset, pool, meter.sweep)
+    console.say(f"Sweep {run.name}: {progress_line(progress)}")
+    if progress.counts.open:
+        raise InterruptedSweepError(
+            f"The sweep stopped with {progress.counts.open} of {progress.counts.planned} trials to go; "
+            "nothing is lost.",
+            cure=f"Continue it with: pkdray resume {_short(run.path)}",
+        )
+    return progress
+
+
+def evaluate(
+    name: str, runs_dir: Path, console: Console, *, seeds: int, reopen: bool, address: str | None, verbose: bool
+) -> None:
+    """Open the test split."""
+    from pkdray.cluster import connected
+    from pkdray.evaluate import evaluate_run
+    from pkdray.search.run import find_run
+
+    run = find_run(name, runs_dir)
+    dataset = run.dataset()
+    plan = run.plan(dataset)
+    with run.lock(), connected(address, verbose=verbose):
+        pool = taught(plan, dataset, run.runs_dir, console)
+        with console.progress(f"Evaluating {run.name}: {seeds} seeds of the student and of its lower bound ..."):
+            evaluation = evaluate_run(run, plan, dataset, pool, seeds=seeds, reopen=reopen)
+    show_evaluation(evaluation, console)
+    console.result(evaluation, *next_steps(f"pkdray export {_short(run.path)} -o student"))
+
+
+def show_evaluation(evaluation: Mapping[str, Any], console: Console) -> None:
+    """The table of the student between its bounds, and what it means in words."""
+    metric = evaluation["metric"]
+    labels = {"lower_bound": "lower bound", "student": "student", "teacher": "upper bound"}
+    console.table(
+        f"Test {metric}, {len(evaluation['seeds'])} seeds",
+        ["", "what", "mean", "std", "95 % interval"],
+        [
+            [
+                labels[key],
+                about["what"],
+                about["mean"],
+                about["std"],
+                " to ".join(f"{end:.4f}" for end in about["interval"]) if about["interval"] else "-",
+            ]
+            for key, about in evaluation["methods"].items()
+        ],
+    )
+    if not console.as_json:
+        console.result(None, verdict(evaluation))
+
+
+def verdict(evaluation: Mapping[str, Any]) -> str:
+    """The comparison in plain words."""
+    comparison, seeds = evaluation["comparison"], len(evaluation["seeds"])
+    gain = f"{comparison['difference']:+.4f} {evaluation['metric']} over the lower bound"
+    if comparison["p_value"] is None:
+        return f"Not enough evidence: {gain}, from {seeds} seed{'s' * (seeds != 1)}; more seeds are needed for a test."
+    sure = (
+        f"{gain} (95 % {comparison['interval'][0]:+.4f} to {comparison['interval'][1]:+.4f}, {comparison['test']} "
+        f"over {seeds} seeds, p = {comparison['p_value']:.2g})"
+    )
+    words = {"helped": "Distillation helped", "hurt": "Distillation hurt", "not enough evidence": "Not enough evidence"}
+    opened = evaluation["test_opened"]["times"]
+    again = f" The test split has been opened {opened} times." if opened > 1 else ""
+    return f"{words[comparison['verdict']]}: {sure}.{again}"
+
+
+def export(name: str, runs_dir: Path, output: Path, console: Console, *, overwrite: bool) -> None:
+    """The best student as one folder."""
+    from pkdray.export import export_student
+    from pkdray.search.run import find_run
+
+    run = find_run(name, runs_dir)
+    with console.progress(f"Exporting the best student of {run.name} ..."):
+        folder = export_student(run, output, overwrite=overwrite)
+    files = sorted(path.name for path in folder.iterdir())
+    console.result(
+        {"student": str(folder), "files": files},
+        f"The student is in {folder}: {', '.join(files)}",
+        *next_steps(f"pkdray predict {folder} INPUT.csv -o answers.csv"),
+    )
+
+
+def predict(student: Path, inputs: Sequence[str], output: Path, console: Console) -> None:
+    """A student's answers for new samples."""
+    from pkdray.predict import predict_file
+
+    tables: Any
+    if len(inputs) == 1 and ("=" not in inputs[0] or Path(inputs[0]).exists()):
+        tables = Path(inputs[0])
+    else:
+        tables = {key: Path(value) for key, value in named(inputs, "INPUT").items()}
+    table = predict_file(student, tables, output)
+    console.result(
+        {"output": str(output), "samples": len(table)}, f"{len(table)} answers are in {output}.", *_head(table)
+    )
+
+
+def list_runs(runs_dir: Path, console: Console) -> None:
+    """The runs in a folder."""
+    from pkdray.search.run import list_runs as find_all
+
+    rows = []
+    for run in find_all(runs_dir):
+        about = _standing(run)
+        rows.append(
+            {
+                "run": run.name,
+                **{key: about[key] for key in ("state", "dataset", "finished", "planned", "metric", "best")},
+            }
+        )
+    if console.as_json:
+        console.result(rows)
+    elif rows:
+        console.table(f"Runs in {runs_dir}", list(rows[0]), [list(row.values()) for row in rows])
+    else:
+        console.result(None, f"No runs are in {runs_dir}.", *next_steps("pkdray sweep mfeat_demo"))
+
+
+def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
+    """Everything worth knowing of a run."""
+    from pkdray.evaluate import read_evaluation
+    from pkdray.search.results import trial_overrides
+    from pkdray.search.run import find_run
+
+    run = find_run(name, runs_dir)
+    ledger = run.ledger()
+    about = _standing(run)
+    complete = [trial for trial in ledger.trials() if trial.state.name == "COMPLETE"]
+    sign = -1 if about["mode"] == "max" else 1
+    ranked = sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:top]
+    from pkdray.search.ledger import reason, summary
+
+    about["trials"] = [
+        {
+            "number": trial.number,
+            "value": trial.value,
+            **{key: summary(trial).get(key) for key in ("method", "epoch", "epochs", "seconds", "teachers")},
+            "proposed": trial_overrides(run, ledger, trial.number),
+        }
+        for trial in ranked
+    ]
+    about["failures"] = {trial.number: reason(trial) for trial in ledger.trials() if trial.state.name == "FAIL"}
+    about["evaluation"] = read_evaluation(run)
+    if console.as_json:
+        console.result(about)
+        return
+    config = run.config
+    console.result(
+        None,
+        f"Run {run.name} ({about['state']}): {about['finished']} of {about['planned']} trials finished "
+        f"({about['complete']} complete, {about['pruned']} pruned, {about['failed']} failed)",
+        f"  data      {about['dataset']}: {', '.join(config.dataset.prevalent)} prevalent; "
+        f"{', '.join(config.dataset.privileged or [])} privileged",
+        f"  teachers  {', '.join(teacher.name for teacher in config.teachers.pool)}"
+        + (" and one adapter a modality" if config.teachers.adapters.enabled else ""),
+        f"  search    {config.search.sampler} over {', '.join(config.search.space) or 'nothing'}",
+        f"  folder    {_short(run.path)}: run.yaml (config), study.db (ledger), trials.parquet, trials/, best/",
+    )
+    console.table(
+        f"Best trials by validation {about['metric']}",
+        ["trial", "value", "method", "best epoch", "taught by", "proposed"],
+        [
+            [
+                trial["number"],
+                trial["value"],
+                trial["method"],
+                f"{trial['epoch']}/{trial['epochs']}",
+                _shares(trial["teachers"]),
+                _proposal(trial["proposed"]),
+            ]
+            for trial in about["trials"]
+        ],
+    )
+    for number, why in about["failures"].items():
+        console.result(None, f"Trial {number} failed: {why}")
+    if about["evaluation"]:
+        console.result(None, verdict(about["evaluation"]))
+    here = _short(run.path)
+    if about["state"] == "interrupted":
+        console.result(None, *next_steps(f"pkdray resume {here}"))
+    elif about["state"] == "finished" and about["trials"]:
+        console.result(None, *next_steps(f"pkdray evaluate {here}", f"pkdray export {here} -o student"))
+
+
+def _show_pool(pool: Pool, console: Console) -> None:
+    about = pool.read()
+    metrics = list(next(iter(about["teachers"].values()))["validation"])
+    console.table(
+        f"Teacher pool {pool.path} (validation)",
+        ["teacher", "modalities", *metrics],
+        [
+            [
+                name if teacher["adapter_of"] is None else f"{name} (adapter of {teacher['adapter_of']})",
+                ", ".join(teacher["modalities"]),
+                *(teacher["validation"][metric] for metric in metrics),
+            ]
+            for name, teacher in about["teachers"].items()
+        ],
+    )
+    if console.as_json:
+        console.result({"pool": str(pool.path), **about})
+
+
+def _standing(run: Run) -> dict[str, Any]:
+    """How a run stands, as plain data."""
+    ledger = run.ledger()
+    counts, best = ledger.counts(), ledger.best()
+    finished = counts.finished >= counts.planned
+    state = "running" if run.is_active() else "finished" if finished else "interrupted"
+    metric = run.config.search.metric or ""
+    from pkdray.training.metrics import METRICS
+
+    return {
+        "run": run.name,
+        "path": str(run.path),
+        "state": state,
+        "dataset": run.about["dataset"],
+        "dataset_fingerprint": run.about["dataset_fingerprint"],
+        "pool_fingerprint": run.about["pool"],
+        "created": run.about["created"],
+        "planned": counts.planned,
+        "finished": counts.finished,
+        "complete": counts.complete,
+        "pruned": counts.pruned,
+        "failed": counts.failed,
+        "metric": metric,
+        "mode": METRICS[metric].mode,
+        "best": best.value if best else None,
+        "best_trial": best.number if best else None,
+    }
+
+
+def named(values: Sequence[str], option: str) -> dict[str, str]:
+    """``NAME=VALUE`` arguments as a dict.
+
+    Raises:
+        ConfigError: one is of another form, or a name comes twice.
+    """
+    result: dict[str, str] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not equals or not name or not rest:
+            raise ConfigError(
+                f"{option} {value!r} is not of the form NAME=PATH.", cure="Write for example face=face.csv."
+            )
+        if name in result:
+            raise ConfigError(f"{option} names '{name}' twice.", cure="Give each modality once.")
+        result[name] = rest
+    return result
+
+
+def next_steps(*commands: str) -> list[str]:
+    """The commands to type next, as lines."""
+    return ["", "Next:", *(f"  {command}" for command in commands)]
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def _shares(shares: Mapping[str, float] | None) -> str:
+    return (
+        ", ".join(f"{name} {share:.0%}" for name, share in (shares or {}).items() if share >= 0.005) or "labels alone"
+    )
+
+
+def _proposal(values: Mapping[str, Any]) -> str:
+    def short(value: Any) -> str:
+        return (
+            f"{value:.3g}" if isinstance(value, float) else "+".join(value) if isinstance(value, list) else str(value)
+        )
+
+    return ", ".join(
+        f"{path.removeprefix('method.').removeprefix('training.')}={short(value)}"
+        for path, value in values.items()
+        if path != "method.name"
+    )
+
+
+def _head(table: Any) -> list[str]:
+    return ["", *str(table.head(5).to_string(index=False)).splitlines()] if len(table) else []
+
+
+def _lines(value: Any, indent: str = "") -> list[str]:
+    """Nested plain data as indented lines."""
+    lines = []
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            lines += [f"{indent}{key}:", *_lines(inner, indent + "  ")]
+        elif inner not in (None, "", [], {}):
+            text = ", ".join(map(str, inner)) if isinstance(inner, list | tuple) else inner
+            lines.append(f"{indent}{key}: {text}")
+    return lines
