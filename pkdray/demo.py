@@ -41,8 +41,8 @@ def run_demo(folder: Path, console: Console, *, seeds: int, verbose: bool) -> No
     dataset, plan = steps.load_study(SPACE, [])
     console.say(
         f"Data: {dataset.info.name}, {len(dataset)} digits seen through {len(dataset.info.modalities)} views. The "
-        f"student will see {', '.join(plan.prevalent)} alone. 40 % of the training labels were replaced at random (simulated "
-        "annotators); validation and test labels are clean."
+        f"student will see {', '.join(plan.prevalent)} alone. 40 % of the training labels were "
+        "replaced at random (simulated annotators); validation and test labels are clean."
     )
     run = Run(runs / "demo") if (runs / "demo" / RUN_FILE).exists() else Run.create(runs / "demo", plan)
     with run.lock(), connected(verbose=verbose):

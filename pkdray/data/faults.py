@@ -46,6 +46,11 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    @property
+    def count(self) -> int:
+        """How many were noted so far."""
+        return len(self._found)
+
     def add(self, what: str, cure: str) -> None:
         """Note one fault and its cure."""
         self._found.append(DatasetError(what, cure=cure))

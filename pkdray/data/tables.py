@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ def read_table(path: Path) -> pd.DataFrame:
             lengths = {name: len(array) for name, array in arrays.items() if name not in wide}
             if wide or len(set(lengths.values())) > 1:
                 raise DatasetError(
-                    f"{path} has arrays of shapes {({name: array.shape for name, array in arrays.items()})}.",
+                    f"{path} has arrays of shapes { ({name: array.shape for name, array in arrays.items()}) }.",
                     cure="Store one array [N] a column.",
                 )
             table = pd.DataFrame(arrays)
@@ -51,7 +52,7 @@ def read_table(path: Path) -> pd.DataFrame:
         raise _no_sample_id(path, [str(column) for column in table.columns])
     if table.empty:
         raise DatasetError(f"{path} has no rows.", cure="Give it one row a sample.")
-    table["sample_id"] = _names(table["sample_id"], path)
+    table["sample_id"] = text_column(path, table["sample_id"])
     return table
 
 
@@ -135,10 +136,34 @@ def frame_numbers(path: Path, frames: pd.Series) -> np.ndarray:
     wrong = ~np.isfinite(numbers) | (numbers != np.floor(numbers))
     if wrong.any():
         raise DatasetError(
-            f"{path} has the value {_shown(frames[wrong].iloc[0])} in column 'frame'.",
+            f"{path} has the value {shown(frames[wrong].iloc[0])} in column 'frame'.",
             cure="Number the frames with integers.",
         )
     return numbers.astype(np.int64)
+
+
+def text_column(path: Path, cells: pd.Series) -> pd.Series:
+    """A column of names as text: integers are written out, bytes decoded.
+
+    Raises:
+        DatasetError: a name is missing, or the names are fractional numbers.
+    """
+    column = cells.name
+    if pd.api.types.is_float_dtype(cells):
+        raise DatasetError(
+            f"{path} has values of type {cells.dtype} in column '{column}', such as {shown(cells.iloc[0])}.",
+            cure="Store them as text or as integers, none missing.",
+        )
+    empty = cells.isna() | (cells.astype(str) == "")
+    if empty.any():
+        row = int(np.flatnonzero(empty.to_numpy())[0])
+        raise DatasetError(
+            f"{path} has {int(empty.sum())} rows without a {column}, the first being row {row + 1} of the data.",
+            cure="Fill it in for every row.",
+        )
+    if len(cells) and isinstance(cells.iloc[0], bytes):
+        return cells.map(lambda name: name.decode())
+    return cells.astype(str)
 
 
 @contextmanager
@@ -183,9 +208,17 @@ def _read_csv(path: Path) -> pd.DataFrame:
         )
     text = {name: str.strip for name in names if name in _TEXT or name.startswith("target_")}
     # index_col=False: a row with one cell too many is a fault, not a hidden index that shifts every column.
-    return pd.read_csv(
-        path, converters=text, encoding="utf-8-sig", skipinitialspace=True, index_col=False, low_memory=False
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
+                path, converters=text, encoding="utf-8-sig", skipinitialspace=True, index_col=False, low_memory=False
+            )
+        except pd.errors.ParserWarning as error:
+            raise DatasetError(
+                f"{path} has {len(names)} column names, but more cells in its rows.",
+                cure="Name every column, and end no row with a comma.",
+            ) from error
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -194,24 +227,6 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         if not hasattr(archive, "files"):
             raise ValueError("not a zip archive of arrays")
         return {name: archive[name] for name in archive.files}
-
-
-def _names(ids: pd.Series, path: Path) -> pd.Series:
-    if pd.api.types.is_float_dtype(ids):
-        raise DatasetError(
-            f"{path} has sample_ids of type {ids.dtype}, such as {ids.iloc[0]!r}.",
-            cure="Store them as text or as integers, none missing.",
-        )
-    empty = ids.isna() | (ids.astype(str) == "")
-    if empty.any():
-        row = int(np.flatnonzero(empty.to_numpy())[0])
-        raise DatasetError(
-            f"{path} has {int(empty.sum())} rows without a sample_id, the first being row {row + 1} of the data.",
-            cure="Name the sample of every row.",
-        )
-    if len(ids) and isinstance(ids.iloc[0], bytes):
-        return ids.map(lambda name: name.decode())
-    return ids.astype(str)
 
 
 def _npz_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +246,7 @@ def _npz_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     if values.size == 0:
         raise DatasetError(f"{path} is empty: 'values' is {list(values.shape)}.", cure="Give it at least one sample.")
-    names = _names(pd.Series(ids), path).to_numpy(dtype=object)
+    names = text_column(path, pd.Series(ids, name="sample_id")).to_numpy(dtype=object)
     return names, _float32(values)
 
 
@@ -254,7 +269,7 @@ def _table_features(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | No
         table = read_table(path)
     elif table.empty:
         raise DatasetError(f"{path} has no rows.", cure="Give it one row a sample.")
-    ids = _names(table["sample_id"], path).to_numpy(dtype=object)
+    ids = text_column(path, table["sample_id"]).to_numpy(dtype=object)
     frames = frame_numbers(path, table["frame"]) if "frame" in table else None
     values = _numeric(path, table, ids) if lists is None else list_values(lists, str(path))
     if values.shape[1] == 0:
@@ -273,7 +288,7 @@ def _numeric(path: Path, table: pd.DataFrame, ids: np.ndarray) -> np.ndarray:
         wrong = np.flatnonzero((numbers.isna() & cells.notna()).to_numpy())
         row = int(wrong[0]) if len(wrong) else 0
         faults.add(
-            f"{path} has a column '{column}' that is not numeric: {_shown(cells.iloc[row])} at sample '{ids[row]}'.",
+            f"{path} has a column '{column}' that is not numeric: {shown(cells.iloc[row])} at sample '{ids[row]}'.",
             "Remove the column, or give numbers.",
         )
     faults.raise_if_any(str(path))
@@ -301,6 +316,6 @@ def _check_finite(path: Path, ids: np.ndarray, values: np.ndarray) -> None:
     )
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A cell as a user would write it: a numpy or pandas scalar without its type."""
     return repr(value.item()) if isinstance(value, np.generic) else repr(value)

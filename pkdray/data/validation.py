@@ -29,7 +29,10 @@ def check_samples(info: DatasetInfo, samples: pd.DataFrame, faults: Faults) -> N
     unknown = set(samples) - {*_IDS, "frame", "fold", "split", *info.target_columns}
     if unknown:
         # A stray column may well be a clean label or a subject under another name; better asked than ignored.
-        faults.add(f"The samples have columns of no known meaning: {some(sorted(map(str, unknown)))}.", "Remove or rename them.")
+        faults.add(
+            f"The samples have columns of no known meaning: {some(sorted(map(str, unknown)))}.",
+            "Remove or rename them.",
+        )
     if samples.empty:
         faults.add("The dataset has no samples.", "Give it at least one sample a split.")
         return
