@@ -6,12 +6,13 @@ Imports stand inside the steps, so that a step brings in what it needs and nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdray.console import Console, progress_line
-from pkdray.errors import ConfigError, InterruptedSweepError
+from pkdray.errors import ConfigError, InterruptedSweepError, RunError
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
@@ -58,10 +59,12 @@ def load_study(space: str, assignments: Sequence[str]) -> tuple[Dataset, Plan]:
     from pkdray.config import load_config, parse_assignments
     from pkdray.data.dataset import open_dataset
     from pkdray.shipped import find_yaml
-    from pkdray.training.plan import make_plan
 
     config = load_config(find_yaml(space), parse_assignments(assignments))
     dataset = open_dataset(config.dataset.path)
+    # Torch comes in with the plan: a mistake in the YAML is told before the seconds that it takes.
+    from pkdray.training.plan import make_plan
+
     return dataset, make_plan(config, dataset)
 
 
@@ -69,9 +72,9 @@ def teach(
     space: str, runs_dir: Path, assignments: Sequence[str], console: Console, *, address: str | None, verbose: bool
 ) -> None:
     """Train a study's teacher pool."""
+    dataset, plan = load_study(space, assignments)
     from pkdray.cluster import connected
 
-    dataset, plan = load_study(space, assignments)
     with connected(address, verbose=verbose):
         pool = taught(plan, dataset, runs_dir, console)
     _show_pool(pool, console)
@@ -79,11 +82,11 @@ def teach(
 
 def embed(space: str, runs_dir: Path, assignments: Sequence[str], console: Console) -> None:
     """Write the embeddings of trained teachers again."""
+    dataset, plan = load_study(space, assignments)
     from pkdray.search.run import POOLS
     from pkdray.training.embed import embed_pool
     from pkdray.training.pools import Pool
 
-    dataset, plan = load_study(space, assignments)
     pool = Pool.at(runs_dir / POOLS, plan)
     metrics = {name: about["validation"] for name, about in pool.read()["teachers"].items()}
     embed_pool(plan, dataset, pool)
@@ -103,14 +106,14 @@ def sweep(
     verbose: bool,
 ) -> Run:
     """Teachers, where they are missing, then a new run."""
+    extra = [f"search.trials={trials}"] if trials is not None else []
+    dataset, plan = load_study(space, [*assignments, *extra])
     from pkdray.cluster import connected
     from pkdray.search.run import Run, new_run_path
 
-    extra = [f"search.trials={trials}"] if trials is not None else []
-    dataset, plan = load_study(space, [*assignments, *extra])
     path = runs_dir / name if name else new_run_path(runs_dir, plan.config.name)
     run = Run.create(path, plan)
-    with run.lock(), connected(address, verbose=verbose):
+    with run.lock(), _resumable(run), connected(address, verbose=verbose):
         pool = taught(plan, dataset, runs_dir, console)
         swept(run, plan, dataset, pool, console)
     show(str(run.path), runs_dir, console)
@@ -146,7 +149,7 @@ def resume(
             f"{run.name}: {counts.finished} of {counts.planned} trials are finished, {counts.open} to go{retries}."
         )
         if counts.open:
-            with connected(address, verbose=verbose):
+            with _resumable(run), connected(address, verbose=verbose):
                 pool = taught(plan, dataset, run.runs_dir, console)
                 swept(run, plan, dataset, pool, console)
         else:
@@ -154,6 +157,18 @@ def resume(
 
             write_results(run, plan, dataset, ledger)
     show(str(run.path), runs_dir, console)
+
+
+@contextmanager
+def _resumable(run: Run) -> Iterator[None]:
+    """Say how to go on where Ctrl-C came outside of the trials: while Ray started, or teachers were trained."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedSweepError(
+            f"Interrupted; {run.name} keeps what is finished.",
+            cure=f"Continue it with: pkdray resume {_short(run.path)}",
+        ) from error
 
 
 def taught(plan: Plan, dataset: Dataset, runs_dir: Path, console: Console) -> Pool:
@@ -294,11 +309,15 @@ def list_runs(runs_dir: Path, console: Console) -> None:
 
     rows = []
     for run in find_all(runs_dir):
-        about = _standing(run)
+        try:
+            about = _standing(run)
+        except RunError:
+            # One damaged ledger must not hide the other runs.
+            about = {"state": "damaged", "dataset": run.about.get("dataset")}
         rows.append(
             {
                 "run": run.name,
-                **{key: about[key] for key in ("state", "dataset", "finished", "planned", "metric", "best")},
+                **{key: about.get(key) for key in ("state", "dataset", "finished", "planned", "metric", "best")},
             }
         )
     if console.as_json:

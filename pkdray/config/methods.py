@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 CARRIED_OVER = ("teachers", "selection")
 """Fields that survive a change of method; every other hyperparameter belongs to its method alone."""
 
+DEFAULT_TOP_K = 30
+"""Anchors a row where none are asked for; in a batch that has fewer, all of them."""
+
 
 class _Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -58,7 +61,7 @@ class PKDOTMethod(_DistillingMethod):
     name: Literal["pkdot"]
     alpha: float = Field(default=0.6, ge=0)
     epsilon: float = Field(default=0.1, ge=1e-4, le=100)
-    top_k: int = Field(default=30, ge=1)
+    top_k: int = Field(default=DEFAULT_TOP_K, ge=1)
     anchors: Literal["least_similar", "most_similar"] = "least_similar"
 
 
@@ -70,7 +73,7 @@ class MTPKDOTMethod(_DistillingMethod):
     alpha: float = Field(default=0.2, ge=0)
     centroid_weight: float = Field(default=0.2, ge=0)
     epsilon: float = Field(default=0.1, ge=1e-4, le=100)
-    top_k: int = Field(default=30, ge=1)
+    top_k: int = Field(default=DEFAULT_TOP_K, ge=1)
     anchors: Literal["least_similar", "most_similar"] = "least_similar"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pkdray.config.methods import Method, PKDOTMethod
+from pkdray.config.methods import DEFAULT_TOP_K, Method, PKDOTMethod
 from pkdray.config.parameters import Parameter
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
@@ -179,6 +179,20 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_anchors(cls, data: Any) -> Any:
+        """Where no top_k is asked for, take 30 anchors, or all that a smaller batch has."""
+        if not isinstance(data, dict):
+            return data
+        method, training = data.get("method", {"name": "pkdot"}), data.get("training")
+        batch_size = training.get("batch_size") if isinstance(training, dict) else None
+        if not isinstance(method, dict) or not isinstance(batch_size, int) or not 2 <= batch_size <= DEFAULT_TOP_K:
+            return data
+        if method.get("name") not in ("pkdot", "mt-pkdot") or "top_k" in method:
+            return data
+        return {**data, "method": {**method, "top_k": batch_size - 1}}
 
     @model_validator(mode="after")
     def _anchors_fit_the_batch(self) -> Config:

@@ -206,7 +206,7 @@ def test_a_fault_names_its_path_what_came_and_what_may(data: dict[str, Any], exp
 
 
 def test_a_fault_of_the_whole_names_the_fields_it_takes() -> None:
-    (detail,) = faults({"training": {"batch_size": 30}})
+    (detail,) = faults({"training": {"batch_size": 30}, "method": {"name": "pkdot", "top_k": 30}})
     assert detail.startswith("method.top_k is 30, but a batch of 30 has at most 29 anchors a row")
 
 
@@ -450,17 +450,27 @@ def test_anchors_must_fit_the_smallest_searched_batch() -> None:
 
 
 def test_a_searched_field_is_judged_by_what_is_searched_and_not_by_the_default_it_replaces() -> None:
-    # pkdot's default top_k of 30 does not fit a batch of 16, but no trial will use it.
+    # A top_k of 30 does not fit a batch of 16, but no trial will use it.
     space = {
         "method.name": {"choice": ["kl", "pkdot"]},
         "method.epsilon": {"float": [0.1, 1], "when": {"method.name": "pkdot"}},
         "method.top_k": {"int": [4, 8], "when": {"method.name": "pkdot"}},
     }
-    data = {**BASE, "method": {"name": "kl"}, "training": {"batch_size": 16}, "search": {"space": space}}
-    build_config(data)
-    del space["method.top_k"]
-    with pytest.raises(ConfigError, match=r"space\.method\.name: may propose 'pkdot': method.top_k is 30, but a batch"):
+    data = {**BASE, "method": {"name": "pkdot", "top_k": 30}, "training": {"batch_size": 16}}
+    build_config({**data, "search": {"space": space}})
+    with pytest.raises(ConfigError, match="method.top_k is 30, but a batch of 16"):
         build_config(data)
+
+
+@pytest.mark.parametrize(("batch_size", "top_k"), [(2, 1), (16, 15), (30, 29), (31, 30), (100, 30)])
+@pytest.mark.parametrize("method", [None, {"name": "pkdot"}, {"name": "mt-pkdot"}])
+def test_a_top_k_that_is_not_asked_for_fits_the_batch(
+    method: dict[str, str] | None, batch_size: int, top_k: int
+) -> None:
+    data = {**BASE, "training": {"batch_size": batch_size}, **({"method": method} if method else {})}
+    config = build_config(data)
+    assert config.method.top_k == top_k
+    assert build_config(config.model_dump(mode="json", by_alias=True)) == config
 
 
 def test_conditions_in_a_circle_and_alternatives_out_of_reach() -> None:

@@ -98,7 +98,7 @@ def test_nothing_changes_after_loading_and_nothing_unknown_is_kept() -> None:
         ({"name": ""}, "match pattern"),
         ({"name": "x" * 81}, "at most 80 characters"),
         ({"seed": 2**31}, "less than 2147483648"),
-        ({"training.batch_size": 30}, "a batch of 30 has at most 29 anchors a row"),
+        ({"training.batch_size": 30, "method.top_k": 30}, "a batch of 30 has at most 29 anchors a row"),
         ({"training.batch_size": 1}, "greater than or equal to 2"),
         ({"training.learning_rate": float("nan")}, "finite"),
         ({"training.gradient_clip": float("inf")}, "finite"),
