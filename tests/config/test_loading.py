@@ -450,15 +450,18 @@ def test_anchors_must_fit_the_smallest_searched_batch() -> None:
 
 
 def test_a_searched_field_is_judged_by_what_is_searched_and_not_by_the_default_it_replaces() -> None:
-    # A top_k of 30 does not fit a batch of 16, but no trial will use it.
+    # pkdot's default top_k of 30 does not fit a batch of 16, but no trial will use it.
     space = {
         "method.name": {"choice": ["kl", "pkdot"]},
         "method.epsilon": {"float": [0.1, 1], "when": {"method.name": "pkdot"}},
         "method.top_k": {"int": [4, 8], "when": {"method.name": "pkdot"}},
     }
-    data = {**BASE, "method": {"name": "pkdot", "top_k": 30}, "training": {"batch_size": 16}}
-    build_config({**data, "search": {"space": space}})
-    with pytest.raises(ConfigError, match="method.top_k is 30, but a batch of 16"):
+    data = {**BASE, "method": {"name": "kl"}, "training": {"batch_size": 16}, "search": {"space": space}}
+    build_config(data)
+    space["method.top_k"]["int"] = [4, 16]
+    with pytest.raises(
+        ConfigError, match=r"space\.method\.top_k: may propose 16: method\.top_k is 16, but a batch of 16"
+    ):
         build_config(data)
 
 
