@@ -460,7 +460,7 @@ def test_a_searched_field_is_judged_by_what_is_searched_and_not_by_the_default_i
     build_config(data)
     space["method.top_k"]["int"] = [4, 16]
     with pytest.raises(
-        ConfigError, match=r"space\.method\.top_k: may propose 16: method\.top_k is 16, but a batch of 16"
+    with pytest.raises(ConfigError, match=r"may propose 'pkdot' where method\.top_k is 16: .* at most 15 anchors"):
     ):
         build_config(data)
 
