@@ -459,9 +459,8 @@ def test_a_searched_field_is_judged_by_what_is_searched_and_not_by_the_default_i
     data = {**BASE, "method": {"name": "kl"}, "training": {"batch_size": 16}, "search": {"space": space}}
     build_config(data)
     space["method.top_k"]["int"] = [4, 16]
-    with pytest.raises(
-    with pytest.raises(ConfigError, match=r"may propose 'pkdot' where method\.top_k is 16: .* at most 15 anchors"):
-    ):
+    fault = r"may propose 'pkdot' where method\.top_k is 16: .* at most 15 anchors"
+    with pytest.raises(ConfigError, match=fault):
         build_config(data)
 
 
