@@ -84,7 +84,7 @@ def build_objective(method: Method, task: Task) -> Objective:
         weights = _selection(teachers.loss, method.selection)
         parts = {f"teacher/{index}": share for index, share in enumerate(weights.mean(dim=1))}
         teacher = _Selected(
-            mix(weights, teachers.embedding), mix(weights, teachers.prediction), (weights * teachers.gamma).sum(dim=0)
+            mix(weights, teachers.embedding), mix(weights, teachers.prediction), mix(weights, teachers.gamma)
         )
         loss, terms = _distillation(method, task, student, teacher, hparams)
         return loss, terms | parts

@@ -79,6 +79,9 @@ def kl_loss(
     _check_rows(student_logits, teacher_logits, weight)
     arguments.scalar("temperature", temperature)
     arguments.positive("temperature", temperature)
+    if isinstance(temperature, Tensor):
+        # Its square multiplies the loss, and would round it to a temperature's half precision.
+        temperature = full_precision(temperature)
     log_student = (full_precision(student_logits) / temperature).log_softmax(-1)
     log_teacher = (full_precision(teacher_logits) / temperature).log_softmax(-1)
     rows = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)

@@ -71,8 +71,8 @@ def sinkhorn_divergence(
         y: ``[..., m, k]``, same leading shape.
         epsilon: blur^2 > 0, in units of the cost; a float, a 0-d tensor or a tensor of the leading shape (the values
             of a tensor are not checked).
-        tol: stop when the L2 norm of the error of the marginals is below this, in every problem. 1e-5 leaves an error
-            of about 1e-4 in the gradient; float32 cannot meet much less than 1e-6.
+        tol: stop when the L2 norm of the error of the marginals is below this, in every problem. 1e-5 leaves a relative
+            error of at most 1e-3 in the gradient; float32 cannot meet much less than 1e-6.
         max_iter: stop after this many iterations in any case. A small epsilon needs many: around 10 where epsilon is
             near the mean cost, 100 at a tenth of it, above 1,000 at a hundredth.
         return_info: return a :class:`SinkhornInfo` too.
@@ -162,7 +162,7 @@ def pkdot_loss(
         >>> teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
         >>> student = torch.tensor([[1.0, 0.0], [0.5, 1.0], [1.0, 1.0]])
         >>> pkdot_loss(student, teacher, epsilon=0.01, top_k=2)
-        tensor(0.0117)
+        tensor(0.0787)
     """
     if student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(

@@ -1,0 +1,138 @@
+"""What every loss must do, whatever it computes: a new one adds one line to LOSSES."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import pkdray.losses as losses
+
+LANES, ROWS, WIDTH, POOL = 3, 13, 7, 5
+CLASSES = torch.arange(ROWS) % WIDTH
+
+# name: (loss of three tensors, their shapes in one lane); the last of them is a hyperparameter or a weight.
+LOSSES = {
+    "ccc_loss": (lambda a, b, _: losses.ccc_loss(a, b), ((ROWS, WIDTH), (ROWS, WIDTH), ())),
+    "ccc_loss masked": (lambda a, b, w: losses.ccc_loss(a, b, w > 0.3), ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,))),
+    "ccc per sequence": (lambda a, b, _: losses.ccc(a, b, dim=1), ((ROWS, WIDTH), (ROWS, WIDTH), ())),
+    "cross_entropy_loss": (
+        lambda a, _, w: losses.cross_entropy_loss(a, CLASSES.to(a.device), w),
+        ((ROWS, WIDTH), (), (ROWS,)),
+    ),
+    "mse_loss": (lambda a, b, w: losses.mse_loss(a, b, b > 0, w), ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,))),
+    "cosine_loss": (losses.cosine_loss, ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,))),
+    "kl_loss": (losses.kl_loss, ((ROWS, WIDTH), (ROWS, WIDTH), ())),
+    "hint_loss": (losses.hint_loss, ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,))),
+    "similarity_matrix": (lambda a, _b, _c: losses.similarity_matrix(a), ((ROWS, WIDTH), (), ())),
+    "anchored_rows": (
+        lambda a, b, w: torch.cat(
+            losses.anchored_rows(losses.similarity_matrix(b), losses.similarity_matrix(a), (5 * w).long())
+        ),
+        ((ROWS, WIDTH), (ROWS, WIDTH), ()),
+    ),
+    "centroid_loss": (
+        lambda a, b, _: losses.centroid_loss(losses.similarity_matrix(a), losses.similarity_matrix(b)),
+        ((ROWS, WIDTH), (ROWS, WIDTH), ()),
+    ),
+    "gate": (lambda a, _, t: sum(losses.negative_transfer_gate(a.abs(), t)) + 0 * a, ((ROWS,), (), ())),
+    "gate of classes": (lambda a, _b, _c: losses.classification_gamma(a.abs()), ((ROWS,), (), ())),
+    "gate of sequences": (lambda a, _b, _c: losses.sequence_gamma(a.clamp(-1, 1)), ((ROWS,), (), ())),
+    "select_teacher": (
+        lambda a, b, w: losses.mix(losses.select_teacher(b, w > 0.3), a),
+        ((POOL, ROWS, WIDTH), (POOL, ROWS), (POOL,)),
+    ),
+    "select_teacher per sample": (
+        lambda a, b, w: losses.mix(losses.select_teacher(b, w > 0.3, per="sample"), a),
+        ((POOL, ROWS, WIDTH), (POOL, ROWS), (POOL,)),
+    ),
+    "uniform_weights": (
+        lambda a, b, w: losses.mix(losses.uniform_weights(b, w > 0.3), a),
+        ((POOL, ROWS, WIDTH), (POOL, ROWS), (POOL,)),
+    ),
+    "confidence_weights": (
+        lambda a, b, t: losses.mix(losses.confidence_weights(b, temperature=t), a),
+        ((POOL, ROWS, WIDTH), (POOL, ROWS), ()),
+    ),
+}
+every_loss = pytest.mark.parametrize(("loss", "shapes"), LOSSES.values(), ids=LOSSES.keys())
+
+
+def arguments(shapes, *, lead=(), dtype=torch.float32):
+    generator = torch.Generator().manual_seed(3)
+    first, second = (torch.randn((*lead, *shape), generator=generator) for shape in shapes[:2])
+    # Weights and temperatures are positive; .4 keeps thresholds and masks on both sides.
+    third = 0.4 * torch.rand((*lead, *shapes[2]), generator=generator) + 0.2
+    return [value.to(dtype) for value in (first, second, third)]
+
+
+@every_loss
+def test_vmap_equals_a_loop(loss, shapes):
+    lanes = arguments(shapes, lead=(LANES,), dtype=torch.float64)
+    batched = torch.func.vmap(loss)(*lanes)
+    single = torch.stack([loss(*(value[lane] for value in lanes)) for lane in range(LANES)])
+    torch.testing.assert_close(batched, single)
+
+    def total(*values):
+        return loss(*values).sum()
+
+    gradients = torch.func.vmap(torch.func.grad(total))(*lanes)
+    single = torch.stack([torch.func.grad(total)(*(value[lane] for value in lanes)) for lane in range(LANES)])
+    torch.testing.assert_close(gradients, single)
+
+
+@every_loss
+def test_no_value_is_read_on_the_host(loss, shapes):
+    global CLASSES
+    classes = CLASSES
+    try:
+        with FakeTensorMode():
+            CLASSES = torch.zeros(ROWS, dtype=torch.int64)
+            first = torch.randn(shapes[0], requires_grad=True)
+            second, third = (torch.rand(shape) for shape in shapes[1:])
+            loss(first, second, third).sum().backward()
+            assert first.grad is not None
+    finally:
+        CLASSES = classes
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(loss, shapes, dtype):
+    half = arguments(shapes, dtype=dtype)
+    result = loss(*half)
+    full = loss(*(value.float() for value in half))
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, full, rtol=1e-6, atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(loss(*half), result, rtol=0, atol=0)
+
+
+@every_loss
+@pytest.mark.parametrize("fill", [0.0, 1.0, -1e-20, 1e15])
+def test_constant_inputs_are_finite(loss, shapes, fill):
+    _, _, third = arguments(shapes)
+    first = torch.full(shapes[0], fill, requires_grad=True)
+    result = loss(first, torch.full(shapes[1], fill), third)
+    assert result.isfinite().all()
+    assert torch.autograd.grad(result.sum(), first)[0].isfinite().all()
+
+
+def test_every_public_function_is_exported_and_conforms():
+    untested = {"Anchors", "SinkhornInfo", "pkdot_loss", "sinkhorn_divergence"}  # the last two: test_transport.py
+    assert all(hasattr(losses, name) for name in losses.__all__)
+    named = " ".join(LOSSES) + " similarity_matrix ccc mix negative_transfer_gate classification_gamma sequence_gamma"
+    assert {name for name in losses.__all__ if name[0].islower()} - untested - set(named.split()) == set()
+
+
+def test_doctests():
+    attempted = 0
+    for module in pkgutil.iter_modules(losses.__path__, "pkdray.losses."):
+        results = doctest.testmod(importlib.import_module(module.name))
+        assert results.failed == 0, module.name
+        attempted += results.attempted
+    assert attempted >= 20
