@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pkdray.console import Console, progress_line
 from pkdray.errors import ConfigError, InterruptedSweepError, RunError
@@ -28,10 +28,14 @@ def import_features(
     """Tables to a dataset."""
     from pkdray.data.importers.features import import_features as importer
 
-    if task not in ("classification", "regression"):
+    kinds: dict[str, Literal["classification", "regression"]] = {
+        "classification": "classification",
+        "regression": "regression",
+    }
+    if task not in kinds:
         raise ConfigError(f"--task is '{task}'.", cure="Choose classification or regression.")
     tables = {key: Path(value) for key, value in named(modality, "--modality").items()}
-    importer(dest, name=name, task=task, labels=labels, modalities=tables, **options)
+    importer(dest, name=name, task=kinds[task], labels=labels, modalities=tables, **options)
     inspect(str(dest), console)
 
 

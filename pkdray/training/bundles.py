@@ -1,13 +1,14 @@
 """A student as one folder that needs nothing else: weights, architecture, preprocessing.
 
 ``model.safetensors`` · ``config.yaml`` (architecture, task, what made it) · ``preprocessing.yaml`` (the standardisation
-of each modality) · ``metrics.json``. A run's ``best/`` is such a folder, and so is an exported student.
+of each modality) · ``metrics.json``. A run's ``best/`` is such a folder, and so is an exported student. To predict from
+one takes torch, but neither Ray nor Optuna nor POT: this module and what it imports stay free of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 
 from pkdray.config import StudentConfig
 from pkdray.data.normalisation import Standardizer
-from pkdray.errors import CheckpointError
+from pkdray.errors import CheckpointError, DatasetError
 from pkdray.files import checksum, write_json, write_yaml
 from pkdray.models.networks import Student, TaskShape, build_tnet
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
 
 MODEL, CONFIG, PREPROCESSING, METRICS = "model.safetensors", "config.yaml", "preprocessing.yaml", "metrics.json"
+_NEEDED = (MODEL, PREPROCESSING)
 
 
 class Architecture(BaseModel):
@@ -104,33 +106,79 @@ def write_bundle(
         header="Each modality is standardised: (value - mean) / std, channel by channel.",
     )
     write_json(folder / METRICS, metrics)
-    sums = {name: checksum(folder / name) for name in (MODEL, PREPROCESSING)}
+    write_info(folder, info)
+
+
+def write_info(folder: Path, info: StudentInfo, names: Iterable[str] = _NEEDED) -> None:
+    """Write config.yaml, with the checksums of the files in ``names``, which are in the folder already.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    sums = {name: checksum(folder / name) for name in names}
     write_yaml(folder / CONFIG, info.model_copy(update={"checksums": sums}).model_dump(mode="json"))
+
+
+def read_info(folder: Path) -> StudentInfo:
+    """What config.yaml of a student's folder says, the other files unread.
+
+    Raises:
+        CheckpointError: there is no config.yaml, or it describes no student.
+    """
+    try:
+        return StudentInfo.model_validate(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise _no_student(folder, error) from error
 
 
 def read_bundle(folder: Path) -> tuple[StudentInfo, Pipeline, dict[str, Any]]:
     """A student's folder: its info, its pipeline in evaluation mode, and its metrics.
 
+    Weights and preprocessing must be there; any other file with a checksum may be left behind, but not altered.
+
     Raises:
         CheckpointError: it is no student, a file is missing, truncated or was altered.
     """
+    info = read_info(folder)
     try:
-        info = StudentInfo.model_validate(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")))
-        for name, expected in info.checksums.items():
-            if checksum(folder / name) != expected:
+        for name in dict.fromkeys([*_NEEDED, *info.checksums]):
+            if name not in _NEEDED and not (folder / name).exists():
+                continue
+            if checksum(folder / name) != info.checksums.get(name):
                 raise CheckpointError(
-                    f"{folder / name} is not what was exported (its checksum differs).",
-                    cure="Export the student again.",
+                    f"{folder / name} is truncated or was altered: its checksum is not the one in {CONFIG}.",
+                    cure="Copy the folder again, or export the student again.",
                 )
-        preprocessing = yaml.safe_load((folder / PREPROCESSING).read_text(encoding="utf-8"))
-        standardizers = {name: Standardizer.from_dict(values) for name, values in preprocessing.items()}
+        said = yaml.safe_load((folder / PREPROCESSING).read_text(encoding="utf-8"))
+        standardizers = {name: Standardizer.from_dict(said[name]) for name in info.architecture.shapes}
+        _check(info, standardizers)
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValidationError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{folder} holds no student of pkdray ({type(error).__name__}: {str(error).splitlines()[0]}).",
-            cure="Name a folder made by `pkdray export`.",
-        ) from error
-    student = info.architecture.build()
+        student = info.architecture.build()
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, DatasetError) as error:
+        raise _no_student(folder, error) from error
     tensors, _ = load_tensors(folder / MODEL)
     load_weights(student, tensors, folder / MODEL)
     return info, Pipeline(student, standardizers, info.task).eval(), metrics
+
+
+def _check(info: StudentInfo, standardizers: Mapping[str, Standardizer]) -> None:
+    names = info.classes if info.task == "classification" else info.targets
+    if info.architecture.outputs != len(names):
+        raise ValueError(f"{info.architecture.outputs} outputs for {len(names)} names")
+    for name, shape in info.architecture.shapes.items():
+        if shape[-1:] != [len(standardizers[name].mean)]:
+            raise ValueError(f"'{name}' has shape {shape} but {len(standardizers[name].mean)} standardised channels")
+
+
+def _no_student(folder: Path, error: Exception) -> CheckpointError:
+    reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        reason = f"it has no {Path(error.filename).name}"
+    elif isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        reason = f"{CONFIG}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+    elif isinstance(error, KeyError):
+        reason = f"{error} is missing"
+    return CheckpointError(
+        f"{folder} is no student of pkdray, or is damaged ({reason}).", cure="Name a folder made by `pkdray export`."
+    )

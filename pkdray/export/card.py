@@ -1,0 +1,384 @@
+"""The model card: what a student is, how to use it, how good it is, what made it, and where it ends."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pkdray.export.graphs import ONNX, TORCH
+from pkdray.training.bundles import METRICS, MODEL, PREPROCESSING, StudentInfo
+
+if TYPE_CHECKING:
+    from pkdray.data.dataset import Dataset
+    from pkdray.search.run import Run
+
+_SHOWN = 40
+_EXPORTERS = ("pkdray", "torch", "onnx", "onnxruntime")
+_LABELS = {
+    "lower_bound": "lower bound: no teacher",
+    "student": "this configuration",
+    "teacher": "upper bound: the teacher",
+}
+_VERDICTS = {
+    "helped": "Distillation helped",
+    "hurt": "Distillation hurt",
+    "not enough evidence": "There is not enough evidence that distillation helped or hurt",
+}
+
+
+def model_card(
+    name: str,
+    info: StudentInfo,
+    metrics: Mapping[str, Any],
+    *,
+    run: Run | None = None,
+    dataset: Dataset | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> str:
+    """The text of README.md, in Markdown.
+
+    Args:
+        name: of the student's folder, as the examples spell it.
+        info: the student's config.yaml.
+        metrics: the student's metrics.json.
+        run: the run that it comes from; tells of teachers, search and versions.
+        dataset: what it was trained on; tells of source, licence, labels and sizes.
+        evaluation: the run's evaluation.json; None before the test split was opened.
+    """
+    if evaluation is not None and evaluation.get("trial") != info.made_from.get("trial"):
+        older, evaluation = evaluation.get("trial"), None
+    else:
+        older = None
+    fold = run.config.dataset.fold if run is not None else None
+    sections = [
+        _head(info),
+        _use(info),
+        _shapes(info, dataset),
+        _examples(name, info),
+        _results(info, metrics, evaluation, older),
+        _data(info, dataset, fold),
+        _making(info, run),
+        _limits(info, dataset),
+        _provenance(info, run),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(info: StudentInfo) -> str:
+    modalities = _names(info.architecture.shapes)
+    made = info.made_from
+    privileged = made.get("privileged") or []
+    distilled = (made.get("method") or {}).get("name", "supervised") != "supervised"
+    text = f"It needs {modalities} alone."
+    saw = f" that also saw {_names(privileged)}" if privileged else ""
+    if distilled:
+        text += f" While it was trained it was guided by teachers{saw}; nothing of them is needed to predict."
+    elif info.architecture.tnet_outputs:
+        text += f" It was trained on the labels, beside a T-Net that imitates features of a teacher{saw}."
+    else:
+        text += " It was trained on the labels alone, without a teacher."
+    return (
+        f"# {_title(info)}\n\nA student network made by pkdray that predicts {_what(info)} of the dataset "
+        f"'{made.get('dataset', 'unknown')}'. {text}"
+    )
+
+
+def _title(info: StudentInfo) -> str:
+    return f"{info.made_from.get('dataset', 'A student')} from {', '.join(info.architecture.shapes)}"
+
+
+def _what(info: StudentInfo) -> str:
+    frames = " for every frame" if info.architecture.per_frame else ""
+    if info.task == "classification":
+        return f"one of {len(info.classes)} classes{frames}"
+    return f"{_names(info.targets)}{frames}"
+
+
+def _use(info: StudentInfo) -> str:
+    return (
+        "## Intended use\n\n"
+        f"Predicting {_what(info)} of new samples whose {_names(info.architecture.shapes)} features were extracted "
+        f"exactly as those of '{info.made_from.get('dataset', 'the dataset')}', and that resemble its samples. It is "
+        "a research result: before it takes part in a decision about a person, test it on data of the people and the "
+        "place it is meant for."
+    )
+
+
+def _shapes(info: StudentInfo, dataset: Dataset | None) -> str:
+    rows = []
+    for name, shape in info.architecture.shapes.items():
+        said = f"{shape[0]} numbers" if len(shape) == 1 else f"{shape[0]} frames of {shape[1]} numbers"
+        modality = dataset.info.modalities.get(name) if dataset is not None else None
+        if modality is not None and modality.rate is not None:
+            said += f", {modality.rate:g} frames a second"
+        rows.append([f"`{name}`", f"`[N, {', '.join(map(str, shape))}]`", said])
+    outputs = ["N", str(info.architecture.outputs)]
+    if info.architecture.per_frame:
+        frames = next(shape[0] for shape in info.architecture.shapes.values() if len(shape) == 2)
+        outputs.insert(1, str(frames))
+    names = info.classes if info.task == "classification" else info.targets
+    kind = "probabilities that sum to 1, of the classes" if info.task == "classification" else "the targets"
+    return "\n\n".join(
+        [
+            "## Input and output",
+            _table(["modality", "N samples", "a sample is"], rows),
+            "The features go in **raw**, as float32, exactly as the dataset holds them: their standardisation is a "
+            f"part of the student ({PREPROCESSING}) and of both graphs.",
+            f"Output: `[{', '.join(outputs)}]`, {kind} {_names(names)}, in this order.",
+        ]
+    )
+
+
+def _examples(name: str, info: StudentInfo) -> str:
+    shapes = info.architecture.shapes
+    files = {modality: "features.csv" if len(shapes) == 1 else f"{modality}.csv" for modality in shapes}
+    tables = [
+        shlex.quote(file) if len(shapes) == 1 else shlex.quote(f"{modality}={file}") for modality, file in files.items()
+    ]
+    frames = any(len(shape) == 2 for shape in shapes.values())
+    columns = "`sample_id` and one column a feature, in the order of the dataset"
+    columns += "; samples of several frames have one row a frame and a column `frame`" if frames else ""
+    arrays = ", ".join(f'"{key}": np.zeros({(2, *shape)}, dtype=np.float32)' for key, shape in shapes.items())
+    tensors = ", ".join(f'"{key}": torch.zeros({", ".join(map(str, (2, *shape)))})' for key, shape in shapes.items())
+    output = "probabilities" if info.task == "classification" else "targets"
+    shown = "`prediction` and a column `p_<class>` a class" if info.task == "classification" else "a column a target"
+    shown = f"`frame`, {shown}" if info.architecture.per_frame else shown
+    return f"""## How to predict
+
+From the command line, with pkdray installed:
+
+```sh
+pkdray predict {shlex.quote(name)} {" ".join(tables)} -o answers.csv
+```
+
+A table of features (.csv, .parquet or .npz) has {columns}. The answers (.csv or .parquet) have `sample_id`, {shown}.
+
+In Python, with pkdray installed (the zeros stand for your features):
+
+```python
+import numpy as np
+import pkdray
+
+student = pkdray.load_student({_quoted(name)})
+features = {{{arrays}}}
+answers = student.predict(features)  # a pandas table; predict_array gives the bare array
+```
+
+With ONNX Runtime, without pkdray and torch:
+
+```python
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession({_quoted(f"{name}/{ONNX}")})
+features = {{{arrays}}}
+{output} = session.run(["{output}"], features)[0]
+```
+
+With torch, without pkdray (open .pt2 files only from people whom you trust):
+
+```python
+import torch
+
+program = torch.export.load({_quoted(f"{name}/{TORCH}")}).module()
+{output} = program({{{tensors}}})
+```
+
+Both graphs take any number of samples and were compared with the student before they were written; the names of the
+outputs are in the ONNX file's metadata too, as JSON under `pkdray`. pkdray itself needs `{MODEL}`, `config.yaml`,
+`{PREPROCESSING}` and `{METRICS}`, and refuses weights or a preprocessing that were altered."""
+
+
+def _results(info: StudentInfo, metrics: Mapping[str, Any], evaluation: Mapping[str, Any] | None, older: object) -> str:
+    validation = metrics.get("validation") or {}
+    test = ((evaluation or {}).get("student") or {}).get("test") or {}
+    chosen = info.made_from.get("metric")
+    names = [*validation, *(name for name in test if name not in validation)]
+    rows = [[_title_of(name, chosen), _number(validation.get(name)), _number(test.get(name))] for name in names]
+    parts = [
+        "## Results",
+        _table(["", "validation", "test"], rows) if test else _table(["", "validation"], [row[:2] for row in rows]),
+        "These are the numbers of the very weights in this folder. Validation chose them among all trials and epochs, "
+        "so its numbers are optimistic.",
+    ]
+    if evaluation is None:
+        command = f"`pkdray evaluate {shlex.quote(str(info.made_from.get('run', 'RUN')))}`"
+        parts.append(
+            f"**The test split has not been opened for this student yet.** {command} opens it and compares the student "
+            "with its bounds; until then nobody knows how well it does on unseen data."
+            if older is None
+            else f"**The test split was opened for another student (trial {older}), not for this one.** "
+            f"{command} with `--reopen` would evaluate this one, on data that are then no longer unseen."
+        )
+    else:
+        parts += _bounds(evaluation)
+    return "\n\n".join(parts)
+
+
+def _bounds(evaluation: Mapping[str, Any]) -> list[str]:
+    metric, seeds = evaluation.get("metric", "metric"), evaluation.get("seeds") or []
+    better = {"max": "higher is better", "min": "lower is better"}.get(str(evaluation.get("mode")), "")
+    rows = []
+    for name, said in (evaluation.get("methods") or {}).items():
+        interval = said.get("interval")
+        rows.append(
+            [
+                _LABELS.get(name, name),
+                str(said.get("what", "")),
+                _number(said.get("mean")),
+                " to ".join(_number(end) for end in interval) if interval else "-",
+                str(len(said["values"])) if said.get("values") else "-",
+            ]
+        )
+    parts = []
+    if rows:
+        parts += [
+            f"The configuration of this student was trained again with {len(seeds)} seeds beside its bounds; test "
+            f"{metric}" + (f" ({better})" if better else "") + ":",
+            _table(["", "what", "mean", "95 % interval", "trainings"], rows),
+        ]
+    comparison = evaluation.get("comparison") or {}
+    if comparison.get("verdict"):
+        gain = f"{_number(comparison.get('difference'), '+')} over the lower bound"
+        details = []
+        if comparison.get("interval"):
+            details.append("95 % " + " to ".join(_number(end, "+") for end in comparison["interval"]))
+        if comparison.get("p_value") is not None:
+            details.append(f"{comparison.get('test', 'test')}, p = {comparison['p_value']:.2g}")
+        verdict = _VERDICTS.get(comparison["verdict"], str(comparison["verdict"]))
+        said = f" ({'; '.join(details)})" if details else ""
+        parts.append(f"**{verdict}**: {gain}{said}.")
+    times = (evaluation.get("test_opened") or {}).get("times", 1)
+    if times > 1:
+        parts.append(
+            f"The test split has been opened {times} times, so it is no longer unseen and these numbers are optimistic."
+        )
+    return parts
+
+
+def _data(info: StudentInfo, dataset: Dataset | None, fold: int | None) -> str:
+    made = info.made_from
+    head = f"## Training data\n\n'{made.get('dataset', 'unknown')}'"
+    if made.get("dataset_fingerprint"):
+        head += f", fingerprint `{made['dataset_fingerprint']}`"
+    if dataset is None:
+        return f"{head}. It could not be opened when this card was written: ask its owner for source and licence."
+    samples = dataset.samples
+    sizes = []
+    for split, label in (("train", "training"), ("val", "validation"), ("test", "test")):
+        rows = dataset.rows(split, fold)
+        sizes.append(f"{len(rows)} {label} ({samples['subject_id'].iloc[rows].nunique()} subjects)")
+    parts = [f"{head}. Samples: {', '.join(sizes)}; no subject is in two of them."]
+    said = dataset.info
+    facts = [("Source", said.source), ("Licence", said.licence), ("Citation", said.citation)]
+    parts.append("\n".join(f"- {label}: {_line(text) or 'not stated'}" for label, text in facts))
+    if said.notes.strip():
+        parts.append("What its makers say of it, its labels included:")
+        parts.append("\n".join(f"> {line}".rstrip() for line in said.notes.strip().splitlines()))
+    return "\n\n".join(parts)
+
+
+def _making(info: StudentInfo, run: Run | None) -> str:
+    made = info.made_from
+    parts = ["## How it was made"]
+    if run is not None:
+        counts = run.ledger().counts()
+        parts.append(
+            f"Best of {counts.finished} trials ({counts.complete} complete, {counts.pruned} stopped early, "
+            f"{counts.failed} failed) by validation {made.get('metric', 'metric')}."
+        )
+        pool = {teacher.name: teacher.modalities or [] for teacher in run.config.teachers.pool}
+        adapted = run.config.teachers.pool[0].modalities if run.config.teachers.adapters.enabled else None
+        teachers = ((made.get("method") or {}).get("teachers")) or _default_teachers(made, [*pool], adapted or [])
+        lines = [
+            f"- `{name}`: " + (f"sees {_names(pool[name])}" if name in pool else "an adapter on one modality")
+            for name in teachers
+        ]
+        if lines:
+            parts += ["Teachers:", "\n".join(lines)]
+        if info.architecture.tnet_outputs:
+            parts.append(
+                "The student holds a T-Net: a small network that hallucinates, from what the student sees, the "
+                f"features that the teacher `{next(iter(pool))}` drew from what it alone saw."
+            )
+    recipe: dict[str, Any] = {key: made[key] for key in ("method", "training") if key in made}
+    architecture = info.architecture
+    recipe["student"] = architecture.student.model_dump(mode="json") | {
+        "fusion": architecture.fusion,
+        "embedding": architecture.embedding,
+    }
+    if not architecture.tnet_outputs:
+        recipe["student"]["tnet"] = "none"
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100).rstrip()
+    parts.append(f"```yaml\n{text}\n```")
+    return "\n\n".join(parts)
+
+
+def _default_teachers(made: Mapping[str, Any], pool: Sequence[str], adapted: Sequence[str]) -> list[str]:
+    method = (made.get("method") or {}).get("name", "supervised")
+    if method == "supervised":
+        return []
+    return [*pool, *adapted] if method == "mt-pkdot" else list(pool[:1])
+
+
+def _limits(info: StudentInfo, dataset: Dataset | None) -> str:
+    lines = [
+        "It knows the subjects, the devices and the feature extraction of its dataset; for others its answers may be "
+        "worse, and it gives no sign of that.",
+        "It has learnt the annotators' habits and mistakes together with the labels"
+        + (": see the notes on the training data." if dataset is not None and dataset.info.notes.strip() else "."),
+        "Results were not broken down by sex, age or any other group; do so before relying on it for one.",
+    ]
+    if info.task == "classification":
+        lines.append("Its probabilities are a softmax and were not calibrated.")
+    if any(len(shape) == 2 for shape in info.architecture.shapes.values()):
+        lines.append("It takes sequences of exactly the lengths above: cut or pad others.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _provenance(info: StudentInfo, run: Run | None) -> str:
+    made = info.made_from
+    rows: list[tuple[str, Any]] = [
+        ("run", made.get("run")),
+        ("trial", made.get("trial")),
+        ("seed", made.get("seed")),
+        ("dataset fingerprint", made.get("dataset_fingerprint")),
+        ("teacher pool fingerprint", made.get("pool_fingerprint")),
+        ("run created", run.about.get("created") if run is not None else None),
+        ("versions", ", ".join(f"{key} {value}" for key, value in (made.get("versions") or {}).items())),
+        ("Python", run.about.get("python") if run is not None else None),
+        ("exported with", ", ".join(f"{package} {version(package)}" for package in _EXPORTERS)),
+    ]
+    table = _table(["", ""], [[label, str(value)] for label, value in rows if value not in (None, "")])
+    return f"## What made it\n\n{table}\n\nThe checksums of the files are in `config.yaml`, the results in `{METRICS}`."
+
+
+def _title_of(name: str, chosen: object) -> str:
+    return f"{name} (the search's metric)" if name == chosen else name
+
+
+def _names(names: Iterable[str]) -> str:
+    shown = list(names)
+    quoted = ", ".join(f"`{_line(name)}`" for name in shown[:_SHOWN])
+    return quoted if len(shown) <= _SHOWN else f"{quoted} and {len(shown) - _SHOWN} more (all are in config.yaml)"
+
+
+def _number(value: object, sign: str = "") -> str:
+    return f"{value:{sign}.4f}" if isinstance(value, int | float) else "-"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
