@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -87,8 +88,8 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
 
     resources = plan.config.resources
     searcher = LedgerSearcher(ledger, plan.config, plan.metric)
-    records = run.path / ".tune"
-    shutil.rmtree(records, ignore_errors=True)
+    # Tune's own records are of no use to us: the ledger has the state, the trials' folders have the files.
+    records = tempfile.mkdtemp(prefix="pkdray-tune-")
     trainable = tune.with_resources(
         tune.with_parameters(
             _tune_trial, shared=shared, plan=plan, run_path=run.path.resolve(), tnets=pool.tnets.resolve()
@@ -106,7 +107,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
         ),
         run_config=tune.RunConfig(
             name="records",
-            storage_path=str(records.resolve()),
+            storage_path=records,
             callbacks=[ProgressCallback(meter.tick)],
             failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             verbose=0,
@@ -117,7 +118,6 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
         if searcher.halted is not None:
             raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {run.path}")
     finally:
-        # Tune's own records are of no use to us: the ledger has the state, the trials' folders have the files.
         shutil.rmtree(records, ignore_errors=True)
 
 

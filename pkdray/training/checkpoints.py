@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pkdray.errors import CheckpointError
@@ -26,7 +26,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
     """
     # A contiguous copy each: safetensors refuses tensors that share storage, as tied or sliced weights do.
     owned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomic(path, lambda temporary: save_file(owned, temporary, metadata={_META: json.dumps(meta)}))
+    # Serialised first: safetensors' own writer hides the system's reason (a full disk) in an error of its own.
+    content = save(owned, metadata={_META: json.dumps(meta)})
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
