@@ -81,7 +81,7 @@ def read_embeddings(path: Path) -> tuple[list[str], TeacherEmbeddings]:
         table = pq.read_table(path)
         arrays: dict[str, np.ndarray] = {}
         for field in fields(TeacherEmbeddings):
-            if field.name not in table.column_names:
+            if field.name == "privileged" and field.name not in table.column_names:
                 arrays[field.name] = np.empty((*arrays["embedding"].shape[:-1], 0), np.float32)
                 continue
             shape = [int(n) for n in (table.schema.field(field.name).metadata[b"shape"].decode().split(",")) if n]

@@ -15,7 +15,7 @@ from pkdray.data.dataset import Dataset
 from pkdray.embeddings import Arrays, SharedArrays
 from pkdray.errors import RunError
 from pkdray.files import write_json
-from pkdray.search.results import load_student, trial_overrides, write_predictions
+from pkdray.search.results import load_student, trial_overrides, write_best, write_predictions
 from pkdray.search.run import Run
 from pkdray.search.sweep import study_arrays
 from pkdray.training.inputs import as_rows, split_arrays, student_rows
@@ -103,17 +103,28 @@ def evaluate_run(
     evaluation["comparison"] = compare(
         evaluation["methods"]["lower_bound"]["values"], evaluation["methods"]["student"]["values"], metric.mode
     )
+    # An interrupted sweep has no best/ yet, or an older trial's.
+    write_best(run, plan, dataset, best.number)
     evaluation["student"] = _exported(run, plan, dataset, best.number)
     write_json(run.path / EVALUATION, evaluation)
     return evaluation
 
 
 def read_evaluation(run: Run) -> dict[str, Any] | None:
-    """What `evaluate_run` found; None before it ran."""
+    """What `evaluate_run` found; None before it ran.
+
+    Raises:
+        RunError: the file is damaged.
+    """
     try:
         found: dict[str, Any] = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise RunError(
+            f"{run.path / EVALUATION} is damaged.",
+            cure="Restore it. Deleting it would forget that the test split was opened.",
+        ) from error
     return found
 
 

@@ -66,8 +66,8 @@ def split_by_subject(
             part[subject] = choice
             got[choice] += sizes[subject]
             dealt[choice] += sizes[subject]
-    _fill_empty(part, sizes, codes, classes)
     _keep_classes_in_train(part, sizes, codes, classes)
+    _fill_empty(part, sizes, codes, classes)
     if len(set(part.tolist())) < 3:
         raise DatasetError(
             f"{count} subjects cannot be split so that train has every class and val and test are not empty.",
@@ -147,13 +147,21 @@ def _strata(codes: np.ndarray, classes: np.ndarray, count: int, sizes: np.ndarra
 
 
 def _fill_empty(part: np.ndarray, sizes: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> None:
-    """Give an empty val or test the smallest subject of train that takes no class away from train."""
+    """Give an empty val or test the smallest subject that train can spare, or that the other one has in plenty.
+
+    With two subjects more than classes one is always found: a train in which every subject is the only one of some
+    class has no more subjects than classes.
+    """
     for choice in (1, 2):
         if (part == choice).any():
             continue
-        for subject in sorted(np.flatnonzero(part == 0), key=lambda one: sizes[one]):
-            others = (part[codes] == 0) & (codes != subject)
-            if np.isin(classes[codes == subject], classes[others]).all():
+        for subject in sorted(range(len(part)), key=lambda one: (part[one] != 0, sizes[one])):
+            if part[subject] == 0:
+                others = (part[codes] == 0) & (codes != subject)
+                spare = bool(np.isin(classes[codes == subject], classes[others]).all())
+            else:
+                spare = int((part == part[subject]).sum()) > 1
+            if spare:
                 part[subject] = choice
                 break
 

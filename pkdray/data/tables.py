@@ -20,6 +20,7 @@ from pkdray.errors import DatasetError
 SUFFIXES = (".csv", ".parquet", ".npz")
 # Names and labels are text to the letter: '007' is not 7, and a class may be called 'None' or a sample 'NA'.
 _TEXT = ("sample_id", "subject_id", "sequence_id", "split", "target")
+_MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A"]
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -206,19 +207,28 @@ def _read_csv(path: Path) -> pd.DataFrame:
             f"{path} has no name for column {unnamed[0]} of {len(names)}.",
             cure="Name the column or remove it (pandas: to_csv(..., index=False)).",
         )
-    text = {name: str.strip for name in names if name in _TEXT or name.startswith("target_")}
-    # index_col=False: a row with one cell too many is a fault, not a hidden index that shifts every column.
+    text = [name for name in names if name in _TEXT or name.startswith("target_")]
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return pd.read_csv(
-                path, converters=text, encoding="utf-8-sig", skipinitialspace=True, index_col=False, low_memory=False
+            table = pd.read_csv(
+                path,
+                dtype=dict.fromkeys(text, str),
+                keep_default_na=False,
+                na_values={name: _MISSING for name in names if name not in text},
+                encoding="utf-8-sig",
+                skipinitialspace=True,
+                index_col=False,
+                low_memory=False,
             )
         except pd.errors.ParserWarning as error:
             raise DatasetError(
                 f"{path} has {len(names)} column names, but more cells in its rows.",
                 cure="Name every column, and end no row with a comma.",
             ) from error
+    for name in text:
+        table[name] = table[name].str.strip()
+    return table
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

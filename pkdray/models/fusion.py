@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pkdray.models.named import NamedModules
+
 
 class ConcatFusion(nn.Module):
     """Concatenation and an MLP layer: z = ReLU(W [f_1 | ... | f_M] + b).
@@ -34,7 +36,7 @@ class GatedFusion(nn.Module):
     def __init__(self, widths: Mapping[str, int], embedding: int) -> None:
         super().__init__()
         self.names = list(widths)
-        self.projections = nn.ModuleDict({name: nn.Linear(width, embedding) for name, width in widths.items()})
+        self.projections = NamedModules({name: nn.Linear(width, embedding) for name, width in widths.items()})
         self.gates = nn.Linear(sum(widths.values()), embedding * len(self.names))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from pkdray.config import EncoderConfig, StudentConfig, TeachersConfig
 from pkdray.models.backbones import align_frames, build_encoder
 from pkdray.models.fusion import build_fusion
+from pkdray.models.named import NamedModules
 from pkdray.models.tnet import Adapter, TNet
 
 Shapes = Mapping[str, Sequence[int]]
-HALLUCINATED = "hallucinated"
+HALLUCINATED = "(hallucinated)"
+"""The T-Net's stream in the fusion: no modality can have this name."""
 
 
 class TaskShape(NamedTuple):
@@ -75,7 +77,7 @@ class Adapters(nn.Module):
 
     def __init__(self, config: TeachersConfig, widths: Mapping[str, int], task: TaskShape) -> None:
         super().__init__()
-        self.adapters = nn.ModuleDict(
+        self.adapters = NamedModules(
             {
                 name: Adapter(width, config.adapters.hidden, config.embedding, task.outputs, config.encoder.dropout)
                 for name, width in widths.items()
@@ -143,8 +145,8 @@ def privileged_features(features: Mapping[str, Tensor], prevalent: Sequence[str]
 
 def _encoders(
     config: EncoderConfig, special: Mapping[str, EncoderConfig], shapes: Shapes, task: TaskShape
-) -> nn.ModuleDict:
-    return nn.ModuleDict(
+) -> NamedModules:
+    return NamedModules(
         {
             name: build_encoder(special.get(name, config), shape, per_frame=task.per_frame)
             for name, shape in shapes.items()
@@ -152,5 +154,5 @@ def _encoders(
     )
 
 
-def _widths(encoders: nn.ModuleDict) -> dict[str, int]:
+def _widths(encoders: NamedModules) -> dict[str, int]:
     return {name: int(encoder.width) for name, encoder in encoders.items()}  # type: ignore[arg-type]

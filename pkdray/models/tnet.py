@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pkdray.models.backbones import Encoder, align_frames, mlp
 from pkdray.models.fusion import ConcatFusion
+from pkdray.models.named import NamedModules
 
 
 class TNet(nn.Module):
@@ -21,7 +22,7 @@ class TNet(nn.Module):
 
     def __init__(self, encoders: Mapping[str, Encoder], hidden: Sequence[int], outputs: int, dropout: float) -> None:
         super().__init__()
-        self.encoders = nn.ModuleDict(encoders)
+        self.encoders = NamedModules(encoders)
         width = sum(encoder.width for encoder in encoders.values())
         self.layers = mlp([width, *hidden], dropout)
         self.output = nn.Linear(hidden[-1], outputs)

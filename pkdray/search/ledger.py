@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DatabaseError
 
 from pkdray.errors import RunError, StorageError
+from pkdray.files import storage_errors
 
 STUDY = "pkdray"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -64,7 +66,7 @@ class Ledger:
         if not path.is_file():
             raise RunError(f"There is no ledger {path}.", cure="The run is incomplete: sweep anew under another name.")
         self.path = path
-        with self._reading():
+        with _reading(path):
             self._storage = _storage(path)
             self._study = optuna.load_study(study_name=STUDY, storage=self._storage)
 
@@ -77,19 +79,24 @@ class Ledger:
             mode: ``max`` or ``min``.
             planned: how many trials the sweep is to finish.
             points: parameters that are tried first, in order (a grid).
+
+        Raises:
+            StorageError: the folder cannot be written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         direction = StudyDirection.MAXIMIZE if mode == "max" else StudyDirection.MINIMIZE
-        study = optuna.create_study(storage=_storage(path), study_name=STUDY, direction=direction)
-        study.set_user_attr(_PLANNED, planned)
-        for point in points:
-            study.enqueue_trial(dict(point))
+        with storage_errors(path), _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            study = optuna.create_study(storage=_storage(path), study_name=STUDY, direction=direction)
+            study.set_user_attr(_PLANNED, planned)
+            for point in points:
+                study.enqueue_trial(dict(point))
         return cls(path)
 
     @property
     def planned(self) -> int:
         """How many trials the sweep is to finish."""
-        return int(self._study.user_attrs[_PLANNED])
+        with _reading(self.path):
+            return int(self._study.user_attrs[_PLANNED])
 
     def extend(self, planned: int) -> None:
         """Plan for more trials.
@@ -102,11 +109,12 @@ class Ledger:
                 f"{planned} trials are asked for, but {self.planned} are planned already.",
                 cure=f"--trials is the new total: ask for more than {self.planned}.",
             )
-        self._study.set_user_attr(_PLANNED, planned)
+        with self.writing():
+            self._study.set_user_attr(_PLANNED, planned)
 
     def trials(self) -> list[FrozenTrial]:
         """Every row, by number."""
-        with self._reading():
+        with _reading(self.path):
             return self._study.get_trials(deepcopy=False)
 
     def counts(self) -> Counts:
@@ -133,8 +141,9 @@ class Ledger:
     def release(self) -> int:
         """Put every RUNNING row back to WAITING; returns how many. Only the holder of the run's lock may do this."""
         running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
-        for trial in running:
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        with self.writing():
+            for trial in running:
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
         return len(running)
 
     def ask(self, make_sampler: Any) -> Trial:
@@ -144,7 +153,7 @@ class Ledger:
             make_sampler: trial number -> Optuna sampler. Each trial gets a fresh one seeded by its number, so that a
                 resumed sweep goes on proposing instead of repeating the first draws.
         """
-        with warnings.catch_warnings(), self._writing():
+        with warnings.catch_warnings(), self.writing():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trial = self._study.ask()
         # Nothing is drawn before the first suggestion, so the sampler may come after the number is known.
@@ -153,23 +162,23 @@ class Ledger:
 
     def report(self, number: int, step: int, value: float) -> None:
         """Record an intermediate value; one for the same step replaces it, since a continued trial repeats a few."""
-        with self._writing():
+        with self.writing():
             self._storage.set_trial_intermediate_value(self._id(number), step, value)
 
     def complete(self, number: int, value: float, summary: Mapping[str, Any]) -> None:
         """The trial ran to its end."""
-        with self._writing():
+        with self.writing():
             self._storage.set_trial_user_attr(self._id(number), _SUMMARY, dict(summary))
             self._study.tell(number, value)
 
     def prune(self, number: int) -> None:
         """The scheduler stopped the trial; its value is the last that was reported."""
-        with self._writing():
+        with self.writing():
             self._study.tell(number, state=TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
         """The trial cannot be finished, and why."""
-        with self._writing():
+        with self.writing():
             self._storage.set_trial_user_attr(self._id(number), _REASON, reason)
             self._study.tell(number, state=TrialState.FAIL)
 
@@ -178,32 +187,46 @@ class Ledger:
         trials = self.trials()
         retried = {trial.user_attrs[_RETRY_OF] for trial in trials if _RETRY_OF in trial.user_attrs}
         failed = [trial for trial in trials if trial.state == TrialState.FAIL and trial.number not in retried]
-        for trial in failed:
-            self._study.enqueue_trial(trial.params, user_attrs={_RETRY_OF: trial.number})
+        with self.writing():
+            for trial in failed:
+                self._study.enqueue_trial(trial.params, user_attrs={_RETRY_OF: trial.number})
         return len(failed)
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except (DatabaseError, optuna.exceptions.StorageInternalError) as error:
-            # Optuna wraps what SQLite said (disk full, read-only, locked for a minute): say that.
-            cause = error if isinstance(error, DatabaseError) else error.__cause__
-            said = getattr(cause, "orig", None) or cause or error
-            raise StorageError(f"Cannot write {self.path}: {said}.", cure="Free some space on its disk.") from error
+    def writing(self) -> Iterator[None]:
+        """Around whatever writes to the study, the suggestions of an asked trial included.
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
+        Raises:
+            StorageError: SQLite cannot write (disk full, read-only, locked for a minute).
+        """
+        with _writing(self.path):
             yield
-        except (DatabaseError, KeyError) as error:
-            raise RunError(
-                f"{self.path} is not a readable study ({type(error).__name__}).",
-                cure="Restore it from a backup, or sweep anew under another name.",
-            ) from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseError, StorageInternalError) as error:
+        # Optuna wraps what SQLite said: say that.
+        cause = error if isinstance(error, DatabaseError) else error.__cause__
+        said = getattr(cause, "orig", None) or cause or error
+        raise StorageError(f"Cannot write {path}: {said}.", cure="Free some space on its disk.") from error
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    # ValueError: damaged text or JSON inside a whole database; RuntimeError: a schema of another Optuna.
+    except (DatabaseError, StorageInternalError, KeyError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"{path} is not a readable study ({type(error).__name__}).",
+            cure="Restore it from a backup, or sweep anew under another name.",
+        ) from error
 
 
 def reason(trial: FrozenTrial) -> str | None:

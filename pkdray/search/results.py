@@ -62,7 +62,9 @@ def trials_table(ledger: Ledger) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     # A categorical parameter may mix numbers, strings and lists; Parquet columns may not.
     for name in table.columns:
-        if table[name].dtype == object and name.startswith("parameter."):
+        if not name.startswith("parameter.") or table[name].dtype != object:
+            continue
+        if not all(_absent(value) or isinstance(value, str) for value in table[name]):
             table[name] = [None if _absent(value) else json.dumps(value) for value in table[name]]
     return table
 

@@ -16,7 +16,7 @@ import yaml
 
 from pkdray.config import Config, build_config
 from pkdray.data.dataset import Dataset, open_dataset
-from pkdray.errors import FingerprintError, RunError
+from pkdray.errors import FingerprintError, PkdrayError, RunError
 from pkdray.files import storage_errors, write_yaml
 from pkdray.search.ledger import Ledger
 from pkdray.search.samplers import make_sampler
@@ -25,6 +25,8 @@ from pkdray.training.plan import Plan, make_plan
 from pkdray.training.pools import Pool
 
 RUN_FILE, STUDY_FILE, LOCK_FILE = "run.yaml", "study.db", ".lock"
+_JOURNALS = tuple(f"{STUDY_FILE}-{kind}" for kind in ("journal", "wal", "shm"))
+_LEFTOVERS = (STUDY_FILE, LOCK_FILE, *_JOURNALS)
 POOLS = "pools"
 """The folder beside the runs in which they share teacher pools."""
 
@@ -46,7 +48,7 @@ class Run:
             self.about: dict[str, Any] = {key: value for key, value in data.items() if key != "config"}
         except FileNotFoundError as error:
             raise RunError(f"There is no run at {path}.", cure="`pkdray runs` lists the runs.") from error
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise RunError(f"{path / RUN_FILE} is damaged ({type(error).__name__}).", cure="Sweep anew.") from error
 
     @classmethod
@@ -69,7 +71,7 @@ class Run:
                 f"The run {path} exists.", cure=f"`pkdray resume {path}` continues it; or choose another --name."
             )
         foreign = (
-            [entry.name for entry in path.iterdir() if entry.name not in (STUDY_FILE, LOCK_FILE)]
+            [entry.name for entry in path.iterdir() if entry.name not in _LEFTOVERS and not _unfinished(entry)]
             if path.is_dir()
             else []
         )
@@ -77,8 +79,12 @@ class Run:
             raise RunError(f"{path} is not empty and is no run (it holds {foreign[0]}).", cure="Choose another --name.")
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            # A start that was killed before run.yaml leaves a ledger in which nothing has happened yet.
-            (path / STUDY_FILE).unlink(missing_ok=True)
+            # A start that was killed before run.yaml leaves a ledger in which nothing has happened yet; its journal,
+            # were it left, would be rolled back into the new one.
+            for name in (*_JOURNALS, STUDY_FILE):
+                (path / name).unlink(missing_ok=True)
+            for entry in filter(_unfinished, path.iterdir()):
+                entry.unlink(missing_ok=True)
         search = plan.config.search
         planned, points = search.trials, []
         if search.sampler == "grid":
@@ -160,7 +166,9 @@ class Run:
         Raises:
             RunError: another process holds it.
         """
-        with storage_errors(self.path), (self.path / LOCK_FILE).open("a+") as handle:
+        with storage_errors(self.path):
+            handle = (self.path / LOCK_FILE).open("a+")
+        with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -208,7 +216,7 @@ def list_runs(runs_dir: Path) -> list[Run]:
     for file in runs_dir.glob(f"*/{RUN_FILE}"):
         try:
             runs.append(Run(file.parent))
-        except (RunError, KeyError):
+        except PkdrayError:
             continue
     return sorted(runs, key=lambda run: (str(run.about.get("created")), run.name))
 
@@ -233,6 +241,11 @@ def sampler_for(config: Config) -> Any:
     return lambda number: make_sampler(
         search.sampler, seed=config.seed, number=number, startup_trials=search.startup_trials
     )
+
+
+def _unfinished(entry: Path) -> bool:
+    """Whether a file is the temporary one of an atomic write of run.yaml that was killed."""
+    return entry.name.startswith(f".{Path(RUN_FILE).stem}.tmp-")
 
 
 def _version(package: str) -> str:

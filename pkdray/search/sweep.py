@@ -159,7 +159,7 @@ def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run
     except Exception as error:
         # The edge of a trial: whatever its code raises is this trial's failure, and the sweep goes on.
         logger.exception("trial %s failed", config["number"])
-        with contextlib.suppress(PkdrayError):
+        with contextlib.suppress(PkdrayError, OSError):
             write_text(folder / "error.txt", traceback.format_exc())
         tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: f"{type(error).__name__}: {error}"})
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune import Callback
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 from pkdray.config import AshaConfig, Config
 from pkdray.errors import StorageError
 from pkdray.search.ledger import Ledger
+from pkdray.search.ledger import summary as ledger_summary
 from pkdray.search.run import fixed_values, sampler_for
 from pkdray.search.space import suggest
 from pkdray.training.metrics import Metric
@@ -48,7 +49,8 @@ class LedgerSearcher(Searcher):
             return Searcher.FINISHED
         try:
             trial = self._ledger.ask(sampler_for(self._config))
-            overrides = suggest(self._config.search.space, trial, self._fixed)
+            with self._ledger.writing():
+                overrides = suggest(self._config.search.space, trial, self._fixed)
         except StorageError as error:
             self.halted = str(error)
             return Searcher.FINISHED
@@ -57,9 +59,13 @@ class LedgerSearcher(Searcher):
         return {"number": trial.number, "overrides": json.dumps(overrides, sort_keys=True)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Write down an intermediate value."""
-        if not _ended(result):
+        """Write down an intermediate value; where that cannot be done, no further trial starts."""
+        if _ended(result):
+            return
+        try:
             self._ledger.report(self._numbers[trial_id], int(result[EPOCH]), float(result[VALUE]))
+        except StorageError as error:
+            self.halted = str(error)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write down the end: complete, pruned, or failed with its reason. A halted trial stays open for a resume."""
@@ -110,7 +116,7 @@ class LedgerASHA(AsyncHyperBandScheduler):
             # A trial at its last epoch ends by itself, with its files written; the scheduler must not cut it off.
             stop_last_trials=False,
         )
-        self._values = {trial.number: dict(sorted(trial.intermediate_values.items())) for trial in trials}
+        self._values = {trial.number: _curve(trial) for trial in trials}
         for trial in trials:
             if trial.state.is_finished():
                 past = SimpleNamespace(trial_id=f"ledger-{trial.number}")
@@ -138,6 +144,14 @@ class LedgerASHA(AsyncHyperBandScheduler):
     def _replay(self, trial: Any, number: int) -> None:
         for epoch, value in self._values.get(number, {}).items():
             super().on_trial_result(None, trial, {EPOCH: epoch, VALUE: value})
+
+
+def _curve(trial: FrozenTrial) -> dict[int, float]:
+    """What the scheduler was shown of a trial, by epoch: a complete one showed its final value at its end."""
+    values = dict(trial.intermediate_values)
+    if trial.state == TrialState.COMPLETE and trial.value is not None and "epochs" in ledger_summary(trial):
+        values[ledger_summary(trial)["epochs"]] = trial.value
+    return dict(sorted(values.items()))
 
 
 def make_scheduler(config: Config, *, mode: str, trials: list[FrozenTrial]) -> TrialScheduler:

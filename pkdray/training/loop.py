@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pkdray.config import TrainingConfig
 from pkdray.embeddings import Rows
-from pkdray.errors import CheckpointError, DivergedError
+from pkdray.errors import CheckpointError, DatasetError, DivergedError
 from pkdray.training.checkpoints import load_tensors, pack_optimizer, save_tensors, unpack_optimizer
 from pkdray.training.metrics import Metric
 
@@ -93,10 +93,18 @@ def fit(
         workers: this process's place among data-parallel workers.
 
     Raises:
+        DatasetError: there are too few rows for a single batch.
         DivergedError: the loss of an epoch is not finite.
         StorageError: a checkpoint cannot be written.
     """
     workers = workers or Workers()
+    largest = min(len(rows), config.batch_size)
+    if largest < 2 * workers.size:
+        raise DatasetError(
+            f"{len(rows)} training row{'' if len(rows) == 1 else 's'} in batches of {config.batch_size} give no batch "
+            f"of two rows for each of the workers ({workers.size}).",
+            cure="Give the train split more samples, raise batch_size, or take fewer workers.",
+        )
     optimizer = _optimizer(model, config)
     state = _State.resume(folder, identity, model, optimizer) if folder else _State()
     forward = workers.wrap(model)
@@ -211,10 +219,9 @@ class _State:
         except CheckpointError as error:
             _LOG.warning("%s Training starts anew.", error.what)
             return cls()
-        if meta["identity"] != identity:
-            _LOG.warning(
-                "%s belongs to another training (%s, not %s): starting anew.", path, meta["identity"], identity
-            )
+        found = meta.get("identity")
+        if found != identity:
+            _LOG.warning("%s belongs to another training (%s, not %s): starting anew.", path, found, identity)
             return cls()
         model.load_state_dict(_part(tensors, "model."))
         unpack_optimizer(optimizer, tensors, meta["groups"])

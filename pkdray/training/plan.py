@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pkdray.config import Config, EncoderConfig, Parameter, SupervisedMethod, TeachersConfig, override
+from pkdray.config import Config, Parameter, StudentConfig, SupervisedMethod, TeachersConfig, override
 from pkdray.data.dataset import Dataset, DatasetInfo
 from pkdray.errors import ConfigError
 from pkdray.files import fingerprint
@@ -113,10 +113,9 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     teachers, pool, pool_faults = _resolve_pool(config.teachers, available)
     metric, metric_faults = _resolve_metric(config.search.metric, info.task)
     faults += pool_faults + metric_faults
-    faults += _encoder_faults("teachers", config.teachers.encoder, config.teachers.encoders, info, available)
-    faults += _encoder_faults(
-        "student", config.student.encoder, config.student.encoders, info, config.dataset.prevalent
-    )
+    faults += _frame_faults(config, info, available)
+    faults += _encoder_faults("teachers", config.teachers, info, available, {})
+    faults += _encoder_faults("student", config.student, info, config.dataset.prevalent, config.search.space)
     faults += _method_faults(config, pool, info.task)
     fold = config.dataset.fold
     if fold is not None and fold >= dataset.folds:
@@ -136,7 +135,8 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
             "search": config.search.model_copy(update={"metric": metric.name}),
         }
     )
-    return Plan(resolved, info, str(dataset.path), dataset.fingerprint, pool, metric)
+    # Absolute: the workers that open it may run in another folder.
+    return Plan(resolved, info, str(dataset.path.resolve()), dataset.fingerprint, pool, metric)
 
 
 def _resolve_pool(config: TeachersConfig, available: list[str]) -> tuple[TeachersConfig, dict[str, Member], list[str]]:
@@ -148,6 +148,11 @@ def _resolve_pool(config: TeachersConfig, available: list[str]) -> tuple[Teacher
             faults.append(
                 f"teachers.pool.{index}.modalities: {', '.join(unknown)} is neither prevalent nor privileged; "
                 f"choose from {', '.join(available)}"
+            )
+        if teacher.name in ("embeddings", "tnets", "pool.yaml", f"{config.pool[0].name}.adapters"):
+            faults.append(
+                f"teachers.pool.{index}.name: '{teacher.name}' is the name of another file or folder of a pool; "
+                "rename the teacher"
             )
         pool[teacher.name] = Member(teacher.name, tuple(teacher.modalities or available))
     first = pool[config.pool[0].name]
@@ -175,15 +180,40 @@ def _resolve_metric(name: str | None, task: str) -> tuple[Metric, list[str]]:
     return fitting[0], [f"search.metric: there is no metric '{name}' for {task}; choose from {known}"]
 
 
+def _frame_faults(config: Config, info: DatasetInfo, available: list[str]) -> list[str]:
+    """Who sees no frames cannot answer per frame."""
+    if info.target_frames is None:
+        return []
+    framed = [name for name, modality in info.modalities.items() if modality.frames is not None]
+    cure = f"add one of {', '.join(framed)}" if framed else "import the dataset with one that has"
+    seen = {"dataset.prevalent": config.dataset.prevalent}
+    for index, teacher in enumerate(config.teachers.pool):
+        seen[f"teachers.pool.{index}.modalities"] = teacher.modalities or available
+    return [
+        f"{where}: the targets are per frame, but {' and '.join(names)} has no frames; {cure}"
+        for where, names in seen.items()
+        if all(name in info.modalities for name in names) and not set(names) & set(framed)
+    ]
+
+
 def _encoder_faults(
-    section: str, default: EncoderConfig, special: dict[str, EncoderConfig], info: DatasetInfo, available: list[str]
+    section: str,
+    config: TeachersConfig | StudentConfig,
+    info: DatasetInfo,
+    available: list[str],
+    space: Mapping[str, list[Parameter]],
 ) -> list[str]:
     faults = [
-        f"{section}.encoders: {name} is not among {', '.join(available)}" for name in special if name not in available
+        f"{section}.encoders: {name} is not among {', '.join(available)}"
+        for name in config.encoders
+        if name not in available
     ]
     for name in available:
-        kind = special.get(name, default).kind
-        if kind == "gru" and name in info.modalities and len(info.modalities[name].shape) != 2:
+        kinds = {config.encoders.get(name, config.encoder).kind}
+        kinds.update(_choices(space.get(f"{section}.encoders.{name}.kind", [])))
+        if name not in config.encoders:
+            kinds.update(_choices(space.get(f"{section}.encoder.kind", [])))
+        if "gru" in kinds and name in info.modalities and len(info.modalities[name].shape) != 2:
             faults.append(
                 f"{section}: a gru needs sequences, but {name} is one vector a sample; set "
                 f"{section}.encoders.{name}.kind to mlp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,9 @@ class Pool:
     @classmethod
     def at(cls, pools_dir: Path, plan: Plan) -> Pool:
         """The folder of the plan's pool; its name carries the fingerprint of what the pool is made from."""
-        return cls(pools_dir / f"{plan.info.name}-{plan.pool_fingerprint}")
+        # A dataset's name is free text; only what is plain in any file system goes into a folder's name.
+        plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", plan.info.name)
+        return cls(pools_dir / f"{plain}-{plan.pool_fingerprint}")
 
     def teacher(self, name: str) -> Path:
         """The folder of one trained teacher (adapters share one folder, named after their teacher)."""
@@ -66,17 +69,15 @@ class Pool:
             data = yaml.safe_load((self.path / POOL_FILE).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise CheckpointError(f"{self.path} is no finished teacher pool.", cure="Run `pkdray teach`.") from error
-        if not isinstance(data, dict) or "fingerprint" not in data:
+        if not isinstance(data, dict) or not {"fingerprint", "checksums"} <= data.keys():
             raise CheckpointError(f"{self.path / POOL_FILE} is damaged.", cure="Delete it and run `pkdray teach`.")
         return data
 
     def write(self, plan: Plan, metrics: dict[str, dict[str, float]]) -> None:
         """Declare the pool finished: fingerprints, members, validation metrics and checksums."""
-        files = sorted(
-            path
-            for path in self.path.rglob("*")
-            if path.is_file() and (path.name == MODEL_FILE or path.parent.name == "embeddings")
-        )
+        folders = {self.adapters(member.adapter_of) for member in plan.pool.values() if member.adapter_of}
+        folders |= {self.teacher(member.name) for member in plan.pool.values() if member.adapter_of is None}
+        files = sorted([*(folder / MODEL_FILE for folder in folders), *map(self.embeddings, plan.pool)])
         write_yaml(
             self.path / POOL_FILE,
             {
@@ -122,7 +123,8 @@ class Pool:
             raise CheckpointError(
                 f"The teacher pool {self.path} is damaged:",
                 details=[f"{name} is missing or not what was written" for name in damaged],
-                cure=f"Delete {self.path / POOL_FILE} and run `pkdray teach` again: what is whole is kept.",
+                cure=f"Delete these files and {self.path / POOL_FILE}, then run `pkdray teach` again: it makes them anew "
+                "and keeps the rest.",
             )
 
     def load_embeddings(self, plan: Plan, sample_ids: list[str]) -> dict[str, TeacherEmbeddings]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def train_adapters(
     the best mean metric over the modalities.
     """
     first = plan.pool[plan.first_teacher]
-    identity = _identity(plan, f"{first.name}.adapters")
+    # With the teacher's own weights: where it had to be trained again, adapters of the old one do not fit.
+    identity = fingerprint({"adapters": _identity(plan, first.name), "teacher": _digest(teacher)})
     done = _finished(folder, identity)
     if done is not None:
         return done
@@ -181,6 +183,14 @@ def load_adapters(plan: Plan, folder: Path) -> Adapters:
 
 def _identity(plan: Plan, name: str) -> str:
     return fingerprint({"pool": plan.pool_fingerprint, "teacher": name})
+
+
+def _digest(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _finished(folder: Path, identity: str) -> dict[str, float] | None:

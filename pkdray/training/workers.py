@@ -36,7 +36,8 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
     Raises:
         PkdrayError: a teacher diverged, a folder cannot be written, the pool is damaged.
     """
-    pool = Pool.at(pools_dir, plan)
+    # Ray's processes may run in another folder than this one.
+    pool = Pool.at(pools_dir.resolve(), plan)
     if pool.finished:
         pool.verify(plan)
         return pool
@@ -110,7 +111,7 @@ def _launch(plan: Plan, name: str, pool: Pool) -> dict[str, float] | PkdrayError
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=str(storage.resolve()),
+            storage_path=str(storage),
             failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
         ),
     )

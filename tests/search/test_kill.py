@@ -1,0 +1,240 @@
+"""Sweeps in processes of their own that are killed for good: nothing finished is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from optuna.trial import FrozenTrial
+
+from pkdray.config import Config
+from pkdray.data.dataset import Dataset
+from pkdray.errors import RunError
+from pkdray.search.ledger import Ledger
+from pkdray.search.run import POOLS, Run
+from pkdray.search.trial import BEST, CURVES, RESULT
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TRIALS = 8
+PATIENCE_SECONDS = 240
+FINISHED = "('COMPLETE', 'PRUNED', 'FAIL')"
+
+
+class Home:
+    """A user's folder with a YAML, a dataset beside it, and ``pkdray`` run in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def run(self) -> Path:
+        return self.path / "runs" / "k"
+
+    def environment(self) -> dict[str, str]:
+        keep = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TUNE_"))}
+        return {**keep, "OMP_NUM_THREADS": "1", "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}'}
+
+    def pkdray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pkdray", *arguments],
+            cwd=self.path,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    @contextmanager
+    def started(self, *arguments: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pkdray", *arguments],
+            cwd=self.path,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **settings,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def finished(self) -> int:
+        """Finished rows, read from outside as a dashboard would."""
+        if not (self.run / "run.yaml").exists():
+            return 0
+        with sqlite3.connect(f"file:{self.run / 'study.db'}?mode=ro", uri=True, timeout=30) as study:
+            return study.execute(f"SELECT count(*) FROM trials WHERE state IN {FINISHED}").fetchone()[0]
+
+
+@pytest.fixture
+def home(tmp_path: Path, digits: Dataset, config: Callable[..., Config]) -> Home:
+    shutil.copytree(digits.path, tmp_path / "data")
+    study = config(
+        {
+            "dataset.path": "data",
+            "training.epochs": 60,
+            "training.patience": 60,
+            "training.checkpoint_every": 5,
+            "search.trials": TRIALS,
+            "search.asha": {"grace_epochs": 10, "reduction_factor": 2},
+            "search.space": {
+                "training.learning_rate": {"float": [1e-4, 3e-2], "log": True},
+                "method.name": {"choice": ["kl", "pkd"]},
+                "method.alpha": {"float": [0.1, 0.9]},
+            },
+        }
+    )
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json", by_alias=True)))
+    return Home(tmp_path)
+
+
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Poll until something has happened in the other process."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if process.poll() is not None:
+            pytest.fail(f"it ended with {process.returncode} first: {process.communicate()[1][-3000:]}")
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.05)
+
+
+def finished_rows(run: Path) -> dict[int, FrozenTrial]:
+    return {trial.number: trial for trial in Ledger(run / "study.db").trials() if trial.state.is_finished()}
+
+
+def stamps(run: Path, numbers: dict[int, FrozenTrial]) -> dict[Path, tuple[int, int]]:
+    """Inode and time of every file of some trials: a file that is written anew has another inode."""
+    files = [path for number in numbers for path in (run / "trials" / str(number)).iterdir()]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+
+
+def assert_whole(run: Path, trials: int) -> None:
+    """Exactly the planned trials are finished, each once, with its files, and the best one is in ``best/``."""
+    ledger = Ledger(run / "study.db")
+    rows = ledger.trials()
+    assert [trial.number for trial in rows] == list(range(trials))
+    assert {trial.state.name for trial in rows} <= {"COMPLETE", "PRUNED"}
+    assert ledger.planned == trials
+    for trial in rows:
+        folder = run / "trials" / str(trial.number)
+        if trial.state.name == "COMPLETE":
+            assert {RESULT, BEST, CURVES} <= {path.name for path in folder.iterdir()}
+            assert json.loads((folder / RESULT).read_text())["value"] == trial.value
+    best = ledger.best()
+    assert best is not None
+    assert json.loads((run / "best" / "metrics.json").read_text())["trial"] == best.number
+
+
+def test_a_sweep_killed_amid_its_trials_is_resumed_to_exactly_the_planned_trials(home: Home, pools: Path) -> None:
+    shutil.copytree(pools, home.path / "runs" / POOLS)
+    with home.started("sweep", "space.yaml", "--name", "k") as process:
+        until(lambda: home.finished() >= 3, process)
+        with pytest.raises(RunError, match=f"being swept by process {process.pid} "), Run(home.run).lock():
+            pass
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not Run(home.run).is_active()
+    before = finished_rows(home.run)
+    kept = stamps(home.run, before)
+    left = {trial.number: trial for trial in Ledger(home.run / "study.db").trials() if trial.number not in before}
+    assert 3 <= len(before) < TRIALS, "it was killed amid its trials"
+
+    resumed = home.pkdray("resume", "k", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    about = json.loads(resumed.stdout)
+    assert (about["state"], about["finished"], about["planned"]) == ("finished", TRIALS, TRIALS)
+    assert f"k: {len(before)} of {TRIALS} trials are finished" in resumed.stderr
+    assert_whole(home.run, TRIALS)
+    after = finished_rows(home.run)
+    for number, trial in before.items():
+        assert after[number].datetime_complete == trial.datetime_complete
+        assert (after[number].state, after[number].value) == (trial.state, trial.value)
+        assert after[number].params == trial.params
+    assert stamps(home.run, before) == kept
+    for number, trial in left.items():
+        assert after[number].params == trial.params, "what was proposed is what is finished"
+
+
+@contextmanager
+def terminal() -> Iterator[tuple[int, dict[str, Any]]]:
+    """A terminal to press Ctrl-C on, and what makes it a process's own."""
+    keyboard, screen = os.openpty()
+    try:
+        yield keyboard, {"stdin": screen, "preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+    finally:
+        os.close(keyboard)
+        os.close(screen)
+
+
+CTRL_C = b"\x03"
+
+
+def test_ctrl_c_stops_a_sweep_at_once_and_says_how_to_go_on(home: Home, pools: Path) -> None:
+    shutil.copytree(pools, home.path / "runs" / POOLS)
+    with terminal() as (keyboard, own), home.started("sweep", "space.yaml", "--name", "k", **own) as process:
+        until(lambda: home.finished() >= 1, process)
+        os.write(keyboard, CTRL_C)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "Continue it with: pkdray resume runs/k" in said
+    ledger = Ledger(home.run / "study.db")
+    counts = ledger.counts()
+    assert counts.running == 0
+    assert 1 <= counts.finished < TRIALS
+    assert f"The sweep stopped with {counts.open} of {TRIALS} trials to go" in said
+    before = finished_rows(home.run)
+    kept = stamps(home.run, before)
+
+    resumed = home.pkdray("resume", "runs/k")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{TRIALS} of {TRIALS} trials finished" in resumed.stdout
+    assert_whole(home.run, TRIALS)
+    assert stamps(home.run, before) == kept
+
+
+def test_a_start_that_is_interrupted_and_then_killed_before_any_trial_is_resumed(home: Home) -> None:
+    with (
+        terminal() as (keyboard, own),
+        home.started("sweep", "space.yaml", "--name", "k", "--trials", "2", **own) as process,
+    ):
+        until((home.run / "run.yaml").exists, process)
+        until(Run(home.run).is_active, process)
+        os.write(keyboard, CTRL_C)
+        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert "pkdray resume runs/k" in said
+
+    with home.started("resume", "k") as process:
+        until(lambda: any((home.path / "runs" / POOLS).glob("*/*")), process)
+        assert home.finished() == 0, "its teachers are being trained"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    resumed = home.pkdray("resume", "k")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Teachers: joint" in resumed.stderr
+    assert_whole(home.run, 2)
+    (pool,) = (home.path / "runs" / POOLS).iterdir()
+    assert not (pool / ".train").exists()

@@ -1,0 +1,147 @@
+"""A pool's folder: what makes it whole, and for whom it was made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pkdray.errors import CheckpointError, FingerprintError
+from pkdray.files import checksum
+from pkdray.training.pools import Pool
+
+
+@pytest.fixture
+def world(small_dataset, plan, taught):
+    dataset = small_dataset()
+    study = plan(dataset, {"teachers.training.epochs": 1, "teachers.adapters.training": {"epochs": 1}})
+    return study, dataset, taught(study, dataset)
+
+
+def test_a_whole_pool_is_verified_and_says_what_it_is(world):
+    plan, dataset, pool = world
+    pool.verify(plan)
+    assert pool.finished
+    said = pool.read()
+    assert said["fingerprint"] == plan.pool_fingerprint
+    assert said["dataset_fingerprint"] == dataset.fingerprint
+    assert said["teachers"]["joint"]["modalities"] == ["face", "voice", "heart"]
+    assert said["teachers"]["joint"]["adapter_of"] is None
+    assert said["teachers"]["voice"]["adapter_of"] == "joint"
+    names = [
+        *(f"embeddings/{name}.parquet" for name in ("face", "heart", "joint", "voice")),
+        "joint.adapters/model.safetensors",
+        "joint/model.safetensors",
+    ]
+    assert said["checksums"] == {name: checksum(pool.path / name) for name in names}
+
+
+def test_the_folder_is_named_by_dataset_and_fingerprint(world, tmp_path):
+    plan, _, pool = world
+    assert pool.path == tmp_path / "pools" / f"small-classification-vectors-{plan.pool_fingerprint}"
+
+
+@pytest.mark.parametrize("name", ["RECOLA dev/visual", "../escape", "a\\b", "ünï (2)"])
+def test_a_datasets_name_cannot_lead_elsewhere(world, tmp_path, name):
+    from dataclasses import replace
+
+    plan, _, _ = world
+    odd = replace(plan, info=plan.info.model_copy(update={"name": name}))
+    path = Pool.at(tmp_path, odd).path
+    assert path.parent == tmp_path
+    assert path.name.endswith(plan.pool_fingerprint)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("spoil", [flip, truncate, Path.unlink])
+@pytest.mark.parametrize(
+    "name", ["joint/model.safetensors", "joint.adapters/model.safetensors", "embeddings/voice.parquet"]
+)
+def test_an_altered_or_missing_file_is_told(world, spoil, name):
+    plan, _, pool = world
+    spoil(pool.path / name)
+    with pytest.raises(CheckpointError, match="is damaged") as caught:
+        pool.verify(plan)
+    assert caught.value.details == (f"{name} is missing or not what was written",)
+    assert "Delete these files and" in str(caught.value)
+    assert "pool.yaml, then run `pkdray teach` again" in str(caught.value)
+
+
+def test_all_damage_is_told_at_once(world):
+    plan, _, pool = world
+    flip(pool.path / "joint" / "model.safetensors")
+    shutil.rmtree(pool.path / "embeddings")
+    with pytest.raises(CheckpointError) as caught:
+        pool.verify(plan)
+    assert len(caught.value.details) == 5
+
+
+def test_what_trials_and_crashes_leave_behind_is_no_part_of_it(world):
+    plan, _, pool = world
+    pool.tnets.mkdir()
+    (pool.tnets / "0123.safetensors").write_bytes(b"x")
+    # As after a process was killed while it wrote.
+    leftover = pool.path / "embeddings" / ".voice.tmp-abc.parquet"
+    leftover.write_bytes(b"x")
+    pool.write(plan, {name: {} for name in plan.pool})
+    leftover.unlink()
+    pool.discard_tnets()
+    assert not pool.tnets.exists()
+    pool.verify(plan)
+
+
+def test_the_pool_of_another_study_is_refused_with_both_fingerprints(world, plan, small_dataset):
+    study, _, pool = world
+    other = plan(small_dataset(), {"seed": 99})
+    with pytest.raises(FingerprintError) as caught:
+        pool.verify(other)
+    assert study.pool_fingerprint in str(caught.value)
+    assert other.pool_fingerprint in str(caught.value)
+
+
+def test_an_unfinished_pool_is_told(tmp_path):
+    pool = Pool(tmp_path / "none")
+    assert not pool.finished
+    with pytest.raises(CheckpointError, match="is no finished teacher pool"):
+        pool.read()
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "fingerprint: x\n", "a: [", "\x00"])
+def test_a_damaged_pool_yaml_is_told(world, text):
+    plan, _, pool = world
+    (pool.path / "pool.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match="pkdray teach"):
+        pool.verify(plan)
+
+
+def test_pool_yaml_is_plain(world):
+    _, _, pool = world
+    assert yaml.safe_load((pool.path / "pool.yaml").read_text()) == pool.read()
+
+
+def test_embeddings_come_in_the_order_of_the_samples_asked_for(world):
+    plan, dataset, pool = world
+    ids = dataset.samples["sample_id"].tolist()
+    everything = pool.load_embeddings(plan, ids)
+    some = pool.load_embeddings(plan, [ids[7], ids[100], ids[0]])
+    assert list(some) == ["joint", "face", "voice", "heart"]
+    for name, said in some.items():
+        np.testing.assert_array_equal(said.prediction, everything[name].prediction[[7, 100, 0]])
+
+
+def test_a_sample_that_the_pool_does_not_know_is_told(world):
+    plan, _, pool = world
+    with pytest.raises(CheckpointError, match=r"joint\.parquet knows nothing of sample 'stranger'"):
+        pool.load_embeddings(plan, ["s001", "stranger"])
