@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pkdray.config.methods import DEFAULT_TOP_K, Method, PKDOTMethod
 from pkdray.config.parameters import Parameter
@@ -19,6 +19,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _distinct(names: list[str]) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"names {', '.join(twice)} twice")
+    return names
+
+
+Modalities = Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
+
+
 class DatasetConfig(Section):
     """Which data, and which of its modalities the student will have.
 
@@ -27,8 +37,8 @@ class DatasetConfig(Section):
     """
 
     path: str
-    prevalent: list[str] = Field(min_length=1)
-    privileged: list[str] | None = None
+    prevalent: Modalities
+    privileged: Annotated[list[str], AfterValidator(_distinct)] | None = None
     fold: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
@@ -68,7 +78,7 @@ class TeacherConfig(Section):
     """One teacher: its name and the modalities it sees (``null``: all of them)."""
 
     name: Name
-    modalities: list[str] | None = Field(default=None, min_length=1)
+    modalities: Modalities | None = None
 
 
 class AdaptersConfig(Section):
@@ -95,7 +105,7 @@ class TeachersConfig(Section):
 
     @field_validator("pool")
     @classmethod
-    def _distinct(cls, pool: list[TeacherConfig]) -> list[TeacherConfig]:
+    def _distinct_teachers(cls, pool: list[TeacherConfig]) -> list[TeacherConfig]:
         names = [teacher.name for teacher in pool]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -17,6 +17,7 @@ def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
     Shapes: [..., widths[0]] -> [..., widths[-1]].
 
     Example:
+        >>> import torch
         >>> mlp([76, 64], dropout=0.0)(torch.zeros(5, 76)).shape
         torch.Size([5, 64])
     """

@@ -117,6 +117,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     faults += _encoder_faults("teachers", config.teachers, info, available, {})
     faults += _encoder_faults("student", config.student, info, config.dataset.prevalent, config.search.space)
     faults += _method_faults(config, pool, info.task)
+    faults += _gate_faults(config, dataset)
     fold = config.dataset.fold
     if fold is not None and fold >= dataset.folds:
         declared = f"folds 0 to {dataset.folds - 1}" if dataset.folds else "no folds"
@@ -245,6 +246,20 @@ def _method_faults(config: Config, pool: dict[str, Member], task: str) -> list[s
             if value is not None and value > 1:
                 faults.append(f"method.theta: {value} is outside [0, 1], the domain of theta for classification")
     return faults
+
+
+def _gate_faults(config: Config, dataset: Dataset) -> list[str]:
+    """For regression the gate judges a teacher by its CCC on a sequence, which takes several rows."""
+    asked = [getattr(config.method, "theta", None)]
+    asked += [value for parameter in config.search.space.get("method.theta", []) for value in parameter.extremes()]
+    if dataset.info.task != "regression" or all(theta is None for theta in asked):
+        return []
+    if dataset.info.target_frames is not None or len(set(dataset.sequences().tolist())) < len(dataset):
+        return []
+    return [
+        "method.theta: the gate needs the teacher's CCC on each sequence, but every sequence of "
+        f"{dataset.info.name} is one sample; give a sequence_id at the import, or leave theta null"
+    ]
 
 
 def _choices(parameters: list[Parameter]) -> list[Any]:

@@ -123,8 +123,8 @@ class Pool:
             raise CheckpointError(
                 f"The teacher pool {self.path} is damaged:",
                 details=[f"{name} is missing or not what was written" for name in damaged],
-                cure=f"Delete these files and {self.path / POOL_FILE}, then run `pkdray teach` again: it makes them anew "
-                "and keeps the rest.",
+                cure=f"Delete these files and {self.path / POOL_FILE}, then run `pkdray teach` again: it makes them "
+                "anew and keeps the rest.",
             )
 
     def load_embeddings(self, plan: Plan, sample_ids: list[str]) -> dict[str, TeacherEmbeddings]:

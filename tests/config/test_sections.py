@@ -130,3 +130,17 @@ def test_one_alternative_may_be_written_without_a_list() -> None:
 def test_neither_torch_nor_ray_is_imported(module: str) -> None:
     code = f"import {module}, sys; sys.exit(bool({{'torch', 'ray'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"dataset.prevalent": ["fou", "kar", "fou"]},
+        {"dataset.privileged": ["fac", "fac"]},
+        {"teachers.pool": [{"name": "a", "modalities": ["fac", "fou", "fac"]}]},
+    ],
+)
+def test_a_modality_is_named_once(overrides: dict[str, object]) -> None:
+    data: dict[str, object] = {"name": "study", "dataset": {"path": "mfeat", "prevalent": ["fou"]}}
+    with pytest.raises(ValidationError, match="twice"):
+        Config.model_validate(apply_overrides(data, overrides))

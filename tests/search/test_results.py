@@ -125,7 +125,8 @@ def test_a_sweep_without_a_complete_trial_has_a_table_and_no_best(tmp_path: Path
 
 
 def test_choices_of_lists_and_of_nothing_fit_into_the_table(tmp_path: Path, study, digits) -> None:
-    space = {"method.teachers": {"choice": [None, ["joint"], ["shape", "zer"]]}, "method.theta": {"choice": [None, 0.5]}}
+    teachers = {"choice": [None, ["joint"], ["shape", "zer"]]}
+    space = {"method.teachers": teachers, "method.theta": {"choice": [None, 0.5]}}
     plan = study({"search.space": space, "search.sampler": "grid", "search.trials": 6})
     run = Run.create(tmp_path / "mixed", plan)
     ledger = run.ledger()

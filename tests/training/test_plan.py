@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from pkdray.data.dataset import write_dataset
 from pkdray.errors import ConfigError
 from pkdray.training.plan import Member
 
@@ -283,6 +284,27 @@ def test_a_gru_where_there_are_sequences_is_no_fault(small_dataset, plan):
         },
     )
     plan(small_dataset("regression"), {"method.name": "pkd", "method.theta": 1.9})
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"method.name": "pkd", "method.theta": 0.6},
+        {"method.name": "pkd", "search.space": {"method.theta": {"choice": [None, 0.6]}}},
+    ],
+)
+def test_the_gate_of_a_regression_needs_sequences_of_several_samples(small_dataset, plan, tmp_path, overrides):
+    several = small_dataset("regression")
+    plan(several, overrides)
+    single = write_dataset(
+        tmp_path / "single",
+        several.info.model_copy(update={"checksums": {}, "fingerprint": ""}),
+        several.samples.assign(sequence_id=several.samples["sample_id"]),
+        {name: several.features(name) for name in several.info.modalities},
+    )
+    with pytest.raises(ConfigError, match="every sequence of small-regression-vectors is one sample"):
+        plan(single, overrides)
+    plan(single, {"method.name": "pkd"})
 
 
 # The fingerprint of a pool: training the teachers again is hours, reusing the wrong ones is a wrong paper.
