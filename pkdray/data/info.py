@@ -91,6 +91,9 @@ class DatasetInfo(BaseModel):
     def _belongs_together(self) -> Self:
         if len(set(self.targets)) < len(self.targets):
             raise ValueError(f"targets {list(self.targets)} name one target twice")
+        taken = sorted({"sample_id", "frame"} & set(self.targets))
+        if taken:
+            raise ValueError(f"a target cannot be called {taken[0]}: the answers have a column of that name")
         if self.task == "classification":
             if len(self.targets) != 1:
                 raise ValueError(f"classification has one target, not {list(self.targets)}")

@@ -35,9 +35,9 @@ def read_table(path: Path) -> pd.DataFrame:
     path = Path(path)
     _check_suffix(path)
     with _reading(path):
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             table = _read_csv(path)
-        elif path.suffix == ".parquet":
+        elif path.suffix.lower() == ".parquet":
             table = pq.ParquetFile(path).read().to_pandas()
         else:
             arrays = _read_npz(path)
@@ -74,7 +74,7 @@ def read_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     path = Path(path)
     _check_suffix(path)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         ids, values = _npz_features(path)
         frames = None
     else:
@@ -184,7 +184,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _check_suffix(path: Path) -> None:
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise DatasetError(
             f"{path} has the suffix '{path.suffix}'.", cure=f"Convert it to one of {', '.join(SUFFIXES)}."
         )
@@ -262,11 +262,13 @@ def _npz_features(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _table_features(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     lists = None
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         with _reading(path), pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if "values" in names and pa.types.is_nested(file.schema_arrow.field("values").type):
                 lists = file.read(columns=["values"]).column("values").combine_chunks()
+                # pandas stores the index of a filtered frame as a column of its own.
+                names = [name for name in names if not name.startswith("__index_level_")]
                 extra = [name for name in names if name not in ("sample_id", "frame", "values")]
                 if "sample_id" not in names or extra:
                     raise DatasetError(

@@ -427,3 +427,9 @@ def test_a_modality_knows_its_sizes():
     assert Modality(shape=(5, 7)).size == 35
     assert Modality(shape=(5, 7)).frames == 5
     assert Modality(shape=(13,)).frames is None
+
+
+@pytest.mark.parametrize("name", ["sample_id", "frame"])
+def test_a_target_cannot_take_a_column_of_the_answers(name: str) -> None:
+    with pytest.raises(ValueError, match=f"a target cannot be called {name}"):
+        DatasetInfo(name="x", task="regression", targets=("valence", name))

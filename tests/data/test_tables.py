@@ -178,6 +178,16 @@ class TestFeatures:
         with pytest.raises(DatasetError, match="lists of 1 and of 2 values"):
             read_features(tmp_path / "f.parquet")
 
+    def test_the_index_of_a_filtered_frame_is_no_feature(self, tmp_path):
+        table = pd.DataFrame({"sample_id": list("abc"), "x": [1.0, 2, 3]}).loc[[0, 2]]
+        table.to_parquet(tmp_path / "f.parquet")
+        assert read_features(tmp_path / "f.parquet")[1].tolist() == [[1], [3]]
+        table.assign(values=[[1.0, 5], [3, 6]]).drop(columns="x").to_parquet(tmp_path / "g.parquet")
+        assert read_features(tmp_path / "g.parquet")[1].tolist() == [[1, 5], [3, 6]]
+
+    def test_a_suffix_in_capitals(self, csv):
+        assert read_features(csv("F.CSV", "sample_id,x\na,1\n"))[1].tolist() == [[1]]
+
     def test_empty_cells_and_other_columns_beside_lists(self, tmp_path):
         pd.DataFrame({"sample_id": ["a", "b"], "values": [[1.0], None]}).to_parquet(tmp_path / "f.parquet")
         with pytest.raises(DatasetError, match="1 rows without values"):
