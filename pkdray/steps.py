@@ -6,13 +6,14 @@ Imports stand inside the steps, so that a step brings in what it needs and nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pkdray.console import Console, progress_line
 from pkdray.errors import ConfigError, InterruptedSweepError, RunError
+from pkdray.interrupts import noticed
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
@@ -117,8 +118,9 @@ def sweep(
 
     path = runs_dir / name if name else new_run_path(runs_dir, plan.config.name)
     run = Run.create(path, plan)
-    with run.lock(), _resumable(run), connected(address, verbose=verbose):
+    with run.lock(), _resumable(run) as check, connected(address, verbose=verbose):
         pool = taught(plan, dataset, runs_dir, console)
+        check()
         swept(run, plan, dataset, pool, console)
     show(str(run.path), runs_dir, console)
     return run
@@ -153,8 +155,9 @@ def resume(
             f"{run.name}: {counts.finished} of {counts.planned} trials are finished, {counts.open} to go{retries}."
         )
         if counts.open:
-            with _resumable(run), connected(address, verbose=verbose):
+            with _resumable(run) as check, connected(address, verbose=verbose):
                 pool = taught(plan, dataset, run.runs_dir, console)
+                check()
                 swept(run, plan, dataset, pool, console)
         else:
             from pkdray.search.results import write_results
@@ -164,10 +167,14 @@ def resume(
 
 
 @contextmanager
-def _resumable(run: Run) -> Iterator[None]:
-    """Say how to go on where Ctrl-C came outside of the trials: while Ray started, or teachers were trained."""
+def _resumable(run: Run) -> Iterator[Callable[[], None]]:
+    """Say how to go on where Ctrl-C came outside of the trials: while Ray started, or teachers were trained.
+
+    Yields the check of `interrupts.noticed`.
+    """
     try:
-        yield
+        with noticed() as check:
+            yield check
     except KeyboardInterrupt as error:
         raise InterruptedSweepError(
             f"Interrupted; {run.name} keeps what is finished.",

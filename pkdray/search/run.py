@@ -79,8 +79,7 @@ class Run:
             raise RunError(f"{path} is not empty and is no run (it holds {foreign[0]}).", cure="Choose another --name.")
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            # A start that was killed before run.yaml leaves a ledger in which nothing has happened yet; its journal,
-            # were it left, would be rolled back into the new one.
+            # A start that was killed before run.yaml leaves a ledger in which nothing has happened yet.
             for name in (*_JOURNALS, STUDY_FILE):
                 (path / name).unlink(missing_ok=True)
             for entry in filter(_unfinished, path.iterdir()):

@@ -173,7 +173,8 @@ def test_a_sweep_killed_amid_its_trials_is_resumed_to_exactly_the_planned_trials
         assert after[number].params == trial.params
     assert stamps(home.run, before) == kept
     for number, trial in left.items():
-        assert after[number].params == trial.params, "what was proposed is what is finished"
+        # The youngest row may have been killed between two of its draws: those that were written stay.
+        assert trial.params.items() <= after[number].params.items(), "what was proposed is what is finished"
 
 
 @contextmanager

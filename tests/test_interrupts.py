@@ -1,0 +1,48 @@
+"""A Ctrl-C whose exception Python drops is raised again at the next check."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import weakref
+
+import pytest
+
+from pkdray.interrupts import noticed
+
+
+class Thing:
+    """Something that a weak reference can watch."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_is_dropped_in_a_weakref_callback_is_raised_at_the_check() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with noticed() as check:
+        check()
+        thing = Thing()
+        watch = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+        del thing
+        assert watch() is None
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_ordinary_ctrl_c_interrupts_at_once() -> None:
+    with noticed(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_thread_that_gets_no_signals_may_use_it_too() -> None:
+    done = []
+
+    def work() -> None:
+        with noticed() as check:
+            check()
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
