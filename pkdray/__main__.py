@@ -12,7 +12,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; ``--debug`` anywhere in it shows tracebacks."""
-    from pkdray.console import print_error, print_line
+    from pkdray.console import print_error
 
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -25,11 +25,6 @@ def main() -> None:
             raise
         print_error(error, as_json="--json" in arguments)
         sys.exit(INTERRUPTED if isinstance(error, InterruptedSweepError) else 2)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print_line("Interrupted.")
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

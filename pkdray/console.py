@@ -146,8 +146,3 @@ def print_error(error: PkdrayError, *, as_json: bool) -> None:
         said = {"error": type(error).__name__, "what": error.what, "details": list(error.details), "cure": error.cure}
         print(json.dumps(said, indent=2))
     print(f"Error: {error}", file=sys.stderr)
-
-
-def print_line(text: str) -> None:
-    """One plain line on standard error."""
-    print(text, file=sys.stderr)

@@ -117,6 +117,11 @@ def sweep(
     from pkdray.search.run import Run, new_run_path
 
     path = runs_dir / name if name else new_run_path(runs_dir, plan.config.name)
+    if not name and path.name != plan.config.name:
+        console.say(
+            f"A run {plan.config.name} exists; this one is {path.name}. To continue that one: "
+            f"pkdray resume {_short(runs_dir / plan.config.name)}"
+        )
     run = Run.create(path, plan)
     with run.lock(), _resumable(run) as check, connected(address, verbose=verbose):
         pool = taught(plan, dataset, runs_dir, console)
@@ -402,7 +407,8 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
     if about["state"] == "interrupted":
         console.result(None, *next_steps(f"pkdray resume {here}"))
     elif about["state"] == "finished" and about["trials"]:
-        console.result(None, *next_steps(f"pkdray evaluate {here}", f"pkdray export {here} -o student"))
+        steps = [] if about["evaluation"] else [f"pkdray evaluate {here}"]
+        console.result(None, *next_steps(*steps, f"pkdray export {here} -o student"))
 
 
 def _show_pool(pool: Pool, console: Console) -> None:

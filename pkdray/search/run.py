@@ -140,7 +140,9 @@ class Run:
             FingerprintError: what lies at its path now is another one.
             DatasetError: it is missing or damaged.
         """
-        dataset = open_dataset(self.config.dataset.path)
+        # Where it lay, so that a resume may be typed in another folder; or by its name, if pkdray itself has moved.
+        place = Path(str(self.about.get("dataset_path")))
+        dataset = open_dataset(place if place.is_dir() else self.config.dataset.path)
         made = self.about["dataset_fingerprint"]
         if dataset.fingerprint != made:
             raise FingerprintError(

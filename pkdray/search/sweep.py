@@ -89,7 +89,8 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
     resources = plan.config.resources
     searcher = LedgerSearcher(ledger, plan.config, plan.metric)
     # Tune's own records are of no use to us: the ledger has the state, the trials' folders have the files.
-    records = tempfile.mkdtemp(prefix="pkdray-tune-")
+    # Named like `cluster.connected` names its folders, so that what a killed sweep leaves is removed by the next.
+    records = tempfile.mkdtemp(prefix=f"pkdray-{os.getpid()}-tune-", dir="/tmp")
     trainable = tune.with_resources(
         tune.with_parameters(
             _tune_trial, shared=shared, plan=plan, run_path=run.path.resolve(), tnets=pool.tnets.resolve()

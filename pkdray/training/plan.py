@@ -109,6 +109,8 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     privileged = config.dataset.privileged
     if privileged is None:
         privileged = [name for name in modalities if name not in config.dataset.prevalent]
+    if not privileged:
+        faults.append("dataset.privileged: nothing is left that only a teacher sees; make a modality less prevalent")
     available = [name for name in modalities if name in config.dataset.prevalent or name in privileged]
     teachers, pool, pool_faults = _resolve_pool(config.teachers, available)
     metric, metric_faults = _resolve_metric(config.search.metric, info.task)

@@ -175,6 +175,7 @@ def test_a_sweep_killed_amid_its_trials_is_resumed_to_exactly_the_planned_trials
     for number, trial in left.items():
         # The youngest row may have been killed between two of its draws: those that were written stay.
         assert trial.params.items() <= after[number].params.items(), "what was proposed is what is finished"
+    assert list(Path("/tmp").glob(f"pkdray-{process.pid}-*")) == [], "the killed process's folders are removed too"
 
 
 @contextmanager
@@ -200,6 +201,7 @@ def test_ctrl_c_stops_a_sweep_at_once_and_says_how_to_go_on(home: Home, pools: P
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert "Continue it with: pkdray resume runs/k" in said
+    assert list(Path("/tmp").glob(f"pkdray-{process.pid}-*")) == []
     ledger = Ledger(home.run / "study.db")
     counts = ledger.counts()
     assert counts.running == 0

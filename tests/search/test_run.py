@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pkdray.config import build_config
+from pkdray.data.dataset import open_dataset
 from pkdray.errors import DatasetError, FingerprintError, PkdrayError, RunError
 from pkdray.search.run import Run, find_run, list_runs, new_run_path, sampler_for
 from pkdray.training.plan import Plan, make_plan
@@ -195,7 +196,7 @@ def test_a_new_runs_name_is_counted_up(tmp_path: Path, study: Study) -> None:
 
 def test_a_run_whose_dataset_changed_is_refused(tmp_path: Path, digits, config) -> None:
     shutil.copytree(digits.path, tmp_path / "data")
-    plan = make_plan(config({"dataset.path": str(tmp_path / "data")}), digits)
+    plan = make_plan(config({"dataset.path": str(tmp_path / "data")}), open_dataset(tmp_path / "data"))
     run = Run.create(tmp_path / "run", plan)
     assert run.dataset().fingerprint == digits.fingerprint
     info = tmp_path / "data" / "dataset.yaml"
@@ -220,3 +221,14 @@ def test_run_yaml_can_be_given_to_another_sweep(tmp_path: Path, study: Study) ->
     run = Run.create(tmp_path / "first", study())
     said = yaml.safe_load((run.path / "run.yaml").read_text())
     assert build_config(said["config"]) == run.config
+
+
+def test_a_run_finds_its_dataset_from_another_folder(
+    tmp_path: Path, digits, config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(digits.path, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    run = Run.create(tmp_path / "run", make_plan(config({"dataset.path": "data"}), open_dataset("data")))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Run(run.path).dataset().fingerprint == digits.fingerprint

@@ -371,3 +371,8 @@ def test_the_fingerprint_does_not_hang_on_where_the_data_lies(small_dataset, pla
     before = plan(dataset).pool_fingerprint
     moved = Dataset.open(dataset.path.rename(tmp_path / "moved"))
     assert plan(moved).pool_fingerprint == before
+
+
+def test_something_must_be_left_for_the_teachers_alone(small_dataset, plan):
+    with pytest.raises(ConfigError, match="nothing is left that only a teacher sees"):
+        plan(small_dataset(), {"dataset.prevalent": ["face", "voice", "heart"]})
