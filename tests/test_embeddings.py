@@ -170,6 +170,7 @@ class TestSharedArrays:
         rows = Rows(shared.get()["train"])
         rows.take(torch.arange(17))["input.face"].zero_()
         shared.verify()
+        np.testing.assert_array_equal(shared.get()["train"]["input.face"], arrays["train"]["input.face"])
 
     def test_verify_names_the_array_that_was_written(self, arrays):
         shared = SharedArrays.put(arrays)

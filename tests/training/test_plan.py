@@ -274,7 +274,7 @@ def test_all_faults_are_told_at_once(small_dataset, plan):
 
 
 def test_a_gru_where_there_are_sequences_is_no_fault(small_dataset, plan):
-    plan(
+    study = plan(
         small_dataset("regression", "sequences"),
         {
             "teachers.encoder.kind": "gru",
@@ -283,7 +283,9 @@ def test_a_gru_where_there_are_sequences_is_no_fault(small_dataset, plan):
             "search.space": {"student.encoder.kind": {"choice": ["mlp", "gru"]}},
         },
     )
-    plan(small_dataset("regression"), {"method.name": "pkd", "method.theta": 1.9})
+    assert study.config.student.encoder.kind == "gru"
+    gated = plan(small_dataset("regression"), {"method.name": "pkd", "method.theta": 1.9})
+    assert gated.config.method.theta == 1.9
 
 
 @pytest.mark.parametrize(
