@@ -36,6 +36,16 @@ def leading_shape(name: str, value: Tensor, whole_name: str, whole: Tensor, *, d
         )
 
 
+def same_batch(first_name: str, first: Tensor, second_name: str, second: Tensor) -> None:
+    """Require embeddings [..., B, D] and [..., B, E] of the same rows; the widths may differ."""
+    if first.ndim < 2 or first.shape[:-1] != second.shape[:-1]:
+        raise ValueError(
+            f"{first_name} has shape {list(first.shape)} but {second_name} has {list(second.shape)}. "
+            "Give one row of each per sample, in the same order: [B, D] and [B, E]."
+        )
+    not_empty(first_name, first, first.shape[-2])
+
+
 def boolean(name: str, value: Tensor) -> None:
     """Require a boolean mask: a float mask is a weight, and means something else."""
     if value.dtype != torch.bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pkdray.losses import _arguments as arguments
-from pkdray.losses._numerics import full_precision, safe_norm, weighted_mean
+from pkdray.losses._numerics import full_precision, safe_norm, weighted_mean, without_autocast
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -117,6 +117,52 @@ def hint_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = None) ->
     """
     _check_rows(student, teacher, weight)
     rows = (full_precision(student) - full_precision(teacher)).square().mean(-1)
+    return weighted_mean(rows, weight)
+
+
+def contrastive_loss(
+    student: Tensor, teacher: Tensor, temperature: float | Tensor, weight: Tensor | None = None
+) -> Tensor:
+    r"""InfoNCE within the batch: the student's row must resemble its own teacher row more than all the others.
+
+    .. math::
+        L = \frac{1}{B} \sum_i w_i \left(-\log \frac{e^{c_{ii} / T}}{\sum_j e^{c_{ij} / T}}\right), \qquad
+        c_{ij} = \frac{e^s_i \cdot e^t_j}{\|e^s_i\|_\delta \|e^t_j\|_\delta}, \quad \delta = 10^{-4}
+
+    The other rows of the batch are the negatives, where the authors keep a memory of thousands. A batch of one row has
+    none and gives 0; B rows between which the student cannot tell give log B. Gradients flow to both embeddings: pass a
+    detached teacher to train the student alone.
+
+    Args:
+        student: ``[..., B, D]``; float16 and bfloat16 are computed in float32, under autocast too. The negatives of a
+            row come from the same leading index.
+        teacher: same shape.
+        temperature: T > 0, a float or a 0-d tensor (the value of a tensor is not checked).
+        weight: one weight per student row, ``[..., B]``; the count of rows divides. A row of weight 0 is still a
+            negative of the others.
+
+    Returns:
+        A scalar, at least 0 for weights of at least 0: the mean over all rows.
+
+    Raises:
+        ValueError: shapes do not fit, the batch is empty or the temperature is not above 0.
+
+    Source:
+        After Tian, Krishnan and Isola (2020), "Contrastive representation distillation"; van den Oord, Li and Vinyals
+        (2018), "Representation learning with contrastive predictive coding", Eq. 4.
+
+    Example:
+        >>> import torch
+        >>> contrastive_loss(torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 1.0]]), temperature=0.5)
+        tensor(0.3301)
+    """
+    _check_rows(student, teacher, weight)
+    arguments.scalar("temperature", temperature)
+    arguments.positive("temperature", temperature)
+    with without_autocast(student):
+        s, t = full_precision(student), full_precision(teacher)
+        cosines = s / safe_norm(s) @ (t / safe_norm(t)).mT / temperature
+    rows = -cosines.log_softmax(-1).diagonal(dim1=-2, dim2=-1)
     return weighted_mean(rows, weight)
 
 

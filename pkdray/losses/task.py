@@ -117,17 +117,122 @@ def cross_entropy_loss(logits: Tensor, target: Tensor, weight: Tensor | None = N
         >>> cross_entropy_loss(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([1, 0]))
         tensor(0.4100)
     """
-    if logits.ndim < 2:
-        raise ValueError(f"logits has shape {list(logits.shape)}. Give it a row and a class dimension, [B, C].")
-    arguments.leading_shape("target", target, "logits", logits)
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise ValueError(f"target has dtype {target.dtype}. Pass class indices, for example target.long().")
-    if weight is not None:
-        arguments.leading_shape("weight", weight, "logits", logits)
-    arguments.not_empty("logits", logits, target.numel())
+    _check_classes(logits, target, weight)
     log_probability = full_precision(logits).log_softmax(-1)
     rows = -log_probability.gather(-1, target.long().unsqueeze(-1)).squeeze(-1)
     return weighted_mean(rows, weight)
+
+
+def ordinal_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    r"""Cross-entropies of the C - 1 questions "is the level above k?", for ordered classes such as pain levels.
+
+    .. math::
+        L = \frac{1}{B} \sum_i w_i \sum_{k=0}^{C-2} \left(-\log \sigma\left(\pm_{ik}\, l_{ik}\right)\right),
+        \qquad \pm_{ik} = \begin{cases} + & y_i > k \\ - & \text{otherwise} \end{cases}
+
+    A prediction two levels off answers two questions wrongly and costs about twice one that is one level off, where
+    :func:`cross_entropy_loss` takes all wrong levels as equally wrong. For C = 2 it is the binary cross-entropy.
+
+    Args:
+        logits: cumulative logits of P(y > k), ``[..., C - 1]``, floating point; from a head of their own, or from
+            class logits by :func:`cumulative_logits`.
+        target: levels in [0, C), ``[...]``, integer.
+        weight: one weight per row, ``[...]``; the count of rows divides, as in :func:`cross_entropy_loss`.
+
+    Returns:
+        A scalar, at least 0 for weights of at least 0.
+
+    Raises:
+        ValueError: shapes do not fit, the batch is empty or the target is not of an integer type.
+
+    Source:
+        Cao, Mirjalili and Raschka (2020), "Rank consistent ordinal regression for neural networks" (CORAL), with
+        all levels equally important.
+
+    Example:
+        >>> ordinal_loss(torch.tensor([[2.0, -2.0], [0.0, 0.0]]), torch.tensor([1, 2]))
+        tensor(0.8201)
+    """
+    _check_classes(logits, target, weight)
+    values = full_precision(logits)
+    level = torch.arange(logits.shape[-1], device=logits.device)
+    above = target.unsqueeze(-1) > level
+    rows = -torch.nn.functional.logsigmoid(torch.where(above, values, -values)).sum(-1)
+    return weighted_mean(rows, weight)
+
+
+def cumulative_logits(class_logits: Tensor) -> Tensor:
+    r"""The cumulative logits that a softmax classifier implies.
+
+    .. math::
+        l_k = \operatorname{logit} P(y > k) = \log \sum_{c > k} e^{z_c} - \log \sum_{c \le k} e^{z_c},
+        \qquad k = 0 \dots C - 2
+
+    They fall with k by construction, so that the probabilities P(y > k) are in order whatever the network says. Any
+    classifier can be trained with :func:`ordinal_loss` in this way, with no head of another shape.
+
+    Args:
+        class_logits: z, ``[..., C]`` with C of at least 2; float16 and bfloat16 are computed in float32.
+
+    Returns:
+        ``[..., C - 1]``, float32 (float64 for float64 input).
+
+    Raises:
+        ValueError: fewer than two classes.
+
+    Source:
+        The cumulative logits of Cao, Mirjalili and Raschka (2020), written for a softmax.
+
+    Example:
+        >>> cumulative_logits(torch.tensor([0.0, 0.0, 0.0]))
+        tensor([ 0.6931, -0.6931])
+    """
+    classes = class_logits.shape[-1] if class_logits.ndim else 0
+    if classes < 2:
+        raise ValueError(f"class_logits has shape {list(class_logits.shape)}. Give at least 2 ordered classes, [B, C].")
+    values = full_precision(class_logits).unsqueeze(-2)
+    # [C - 1, C]: classes are few, and logcumsumexp has no finite gradient beside a logit that it cannot reach.
+    above = torch.ones(classes, classes, dtype=torch.bool, device=class_logits.device).triu(1)[:-1]
+    over = torch.where(above, values, float("-inf")).logsumexp(-1)
+    under = torch.where(above, float("-inf"), values).logsumexp(-1)
+    return over - under
+
+
+def ordinal_probabilities(logits: Tensor) -> Tensor:
+    r"""The class probabilities that cumulative logits stand for.
+
+    .. math::
+        p_0 = \sigma(-l_0), \quad p_k = \sigma(l_{k-1}) - \sigma(l_k), \quad p_{C-1} = \sigma(l_{C-2}),
+        \qquad \sigma(a) - \sigma(b) = \sigma(a)\, \sigma(-b)\, (1 - e^{b - a})
+
+    The product keeps its digits where both sigmoids are near 1, and their difference would not. Logits that rise with k
+    contradict themselves and ask for a negative probability: it is set to 0, and the row is divided by its sum. Logits
+    from :func:`cumulative_logits` never do so, and give back the softmax.
+
+    Args:
+        logits: cumulative logits of P(y > k), ``[..., C - 1]``; float16 and bfloat16 are computed in float32.
+
+    Returns:
+        ``[..., C]``, in [0, 1], rows that sum to 1; float32 (float64 for float64 input).
+
+    Raises:
+        ValueError: no logits.
+
+    Source:
+        Cao, Mirjalili and Raschka (2020), the probabilities that rank consistency makes valid.
+
+    Example:
+        >>> ordinal_probabilities(torch.tensor([0.6931, -0.6931]))
+        tensor([0.3333, 0.3333, 0.3333])
+    """
+    if not logits.ndim or not logits.shape[-1]:
+        raise ValueError(f"logits has shape {list(logits.shape)}. Give C - 1 cumulative logits, [B, C - 1].")
+    values = full_precision(logits)
+    higher, lower = values[..., :-1], values[..., 1:]
+    between = higher.sigmoid() * (-lower).sigmoid() * -torch.expm1(-(higher - lower).clamp(min=0))
+    probabilities = torch.cat([(-values[..., :1]).sigmoid(), between, values[..., -1:].sigmoid()], -1)
+    # What is clamped away was negative, so that the sum is at least 1 and never too small to divide by.
+    return probabilities / probabilities.sum(-1, keepdim=True)
 
 
 def mse_loss(pred: Tensor, target: Tensor, mask: Tensor | None = None, weight: Tensor | None = None) -> Tensor:
@@ -166,6 +271,17 @@ def mse_loss(pred: Tensor, target: Tensor, mask: Tensor | None = None, weight: T
         arguments.leading_shape("weight", weight, "pred", pred, dims=max(weight.ndim, 1))
         squares = squares * weight.to(squares.dtype).reshape(weight.shape + (1,) * (pred.ndim - weight.ndim))
     return squares.sum() / observed.sum().clamp(min=1)
+
+
+def _check_classes(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    if logits.ndim < 2 or not logits.shape[-1]:
+        raise ValueError(f"logits has shape {list(logits.shape)}. Give it a row and a class dimension, [B, C].")
+    arguments.leading_shape("target", target, "logits", logits)
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise ValueError(f"target has dtype {target.dtype}. Pass class indices, for example target.long().")
+    if weight is not None:
+        arguments.leading_shape("weight", weight, "logits", logits)
+    arguments.not_empty("logits", logits, target.numel())
 
 
 def _observed(mask: Tensor | None, like: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""Write golden.json: Sinkhorn divergences and PKDOT losses in float64, from NumPy and the equations alone.
+"""Write golden.json: every loss in float64, from NumPy and the equations alone.
 
-Method: Newton's method on the dual between two clouds, averaged log-domain Sinkhorn within one, both until the
-marginals are right to 1e-12; the gradient is the envelope theorem's, written out by hand from the two plans. The inputs
-are sines, so that no random stream is needed. Nothing is imported from the package under test.
+The equations are in golden_equations.py, transport is in golden_transport.py, and this file has the inputs: sines, so
+that no random stream is needed. Nothing is imported from the package under test.
 
 Run: python tests/losses/make_golden.py
 """
@@ -12,7 +11,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import golden_equations as equations
 import numpy as np
+from golden_transport import divergence, pkdot
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -25,96 +26,56 @@ def cloud(rows: int, columns: int, phase: float) -> Array:
     return 0.4 * np.sin(1.3 * i + 2.17 * j + 0.31 * i * j + phase)
 
 
-def cost(x: Array, y: Array) -> Array:
-    return 0.5 * ((x[:, None, :] - y[None, :, :]) ** 2).sum(-1)
+B, T, N, D, E, C, M = 13, 17, 2, 7, 11, 5, 3  # rows, frames, targets, widths of student and teacher, classes, teachers
 
+STUDENT, TEACHER, WIDE = cloud(B, D, 0.4), cloud(B, D, 0.0), cloud(B, E, 1.0)
+LOGITS, OTHER_LOGITS = 5 * cloud(B, C, 0.4), 5 * cloud(B, C, 1.1)
+LEVELS = np.arange(B) * 3 % C
+WEIGHT = cloud(B, 1, 0.2)[:, 0] + 0.5
+SEEN = cloud(B, D, 2.0) > -0.1
+FRAMES, LABELS = cloud(B, T * N, 0.4).reshape(B, T, N), cloud(B, T * N, 0.9).reshape(B, T, N)
+OBSERVED = (cloud(B, T * N, 3.0) > -0.2).reshape(B, T, N)
+OBSERVED[4, :, 0] = False  # one sequence of which nothing is seen
+GAMMA = 2.5 * (cloud(B, 1, 0.6)[:, 0] + 0.4)
+POOL, AVAILABLE = cloud(M, B, 0.3) + 0.5, np.array([True, False, True])
+EMBEDDINGS = cloud(M, B * D, 0.1).reshape(M, B, D)
+SEVERAL, LOG_VARIANCES = cloud(B, M, 0.8) + 0.5, cloud(1, M, 0.5)[0]
 
-def log_mean_exp(values: Array, axis: int) -> Array:
-    top = values.max(axis, keepdims=True)
-    return np.squeeze(top, axis) + np.log(np.exp(values - top).mean(axis))
-
-
-def transport(x: Array, y: Array, epsilon: float) -> tuple[float, Array]:
-    """Regularised cost against the product of the marginals, and the plan.
-
-    Newton's method on the concave dual after a few Sinkhorn steps, since those alone creep where the plan is close to
-    an assignment.
-    """
-    c = cost(x, y)
-    n, m = c.shape
-    f, g = np.zeros(n), np.zeros(m)
-    for _ in range(100):
-        g = -epsilon * log_mean_exp((f[:, None] - c) / epsilon, 0)
-        f = -epsilon * log_mean_exp((g[None, :] - c) / epsilon, 1)
-
-    def dual(potentials: Array) -> tuple[float, Array]:
-        plan = np.exp((potentials[:n, None] + potentials[None, n:] - c) / epsilon) / (n * m)
-        return potentials[:n].mean() + potentials[n:].mean() - epsilon * (plan.sum() - 1), plan
-
-    potentials = np.concatenate([f, g])
-    value, plan = dual(potentials)
-    for _ in range(500):
-        missing = np.concatenate([1 / n - plan.sum(1), 1 / m - plan.sum(0)])
-        if np.abs(missing).max() < 1e-14:
-            return primal(plan, c, epsilon), plan
-        hessian = np.block([[np.diag(plan.sum(1)), plan], [plan.T, np.diag(plan.sum(0))]]) / epsilon
-        # Least squares, since a constant moved from f to g changes nothing.
-        step = np.linalg.lstsq(hessian, missing, rcond=1e-15)[0]
-        size = 1.0
-        while size > 1e-8 and dual(potentials + size * step)[0] < value - 1e-16:
-            size /= 2
-        potentials = potentials + size * step
-        value, plan = dual(potentials)
-    raise RuntimeError(f"no convergence at epsilon {epsilon}: {np.abs(missing).max()}")
-
-
-def self_transport(x: Array, epsilon: float) -> tuple[float, Array]:
-    """The same between a cloud and itself: one potential, averaged.
-
-    Alternating steps creep where the points are far apart for epsilon: the plan is close to the identity, and near it
-    every f is almost a fixed point.
-    """
-    c = cost(x, x)
-    f = np.zeros(len(x))
-    for _ in range(10_000):
-        f = (f - epsilon * log_mean_exp((f[None, :] - c) / epsilon, 1)) / 2
-        plan = np.exp((f[:, None] + f[None, :] - c) / epsilon) / len(x) ** 2
-        if np.abs(plan.sum(0) * len(x) - 1).max() < 1e-12:
-            return primal(plan, c, epsilon), plan
-    raise RuntimeError(f"no convergence of the self term at epsilon {epsilon}")
-
-
-def primal(plan: Array, c: Array, epsilon: float) -> float:
-    kl = (plan * np.log(np.maximum(plan, 1e-300) * plan.size)).sum()
-    return float((plan * c).sum() + epsilon * kl)
-
-
-def divergence(x: Array, y: Array, epsilon: float) -> tuple[float, Array]:
-    """Debiased divergence and its gradient in y."""
-    between, p = transport(x, y, epsilon)
-    within_x, _ = self_transport(x, epsilon)
-    within_y, q = self_transport(y, epsilon)
-    value = between - (within_x + within_y) / 2
-    # d<P, C(x, y)>/dy - d<Q, C(y, y)>/dy / 2, both arguments of the self term counted.
-    gradient = (p.sum(0)[:, None] * y - p.T @ x) - (q.sum(0)[:, None] * y - q @ y)
-    return value, gradient
-
-
-def pkdot(student: Array, teacher: Array, epsilon: float, top_k: int, anchors: str) -> float:
-    """The PKDOT loss, row by row."""
-    rows = {"s": [], "t": []}  # type: dict[str, list[list[float]]]
-    matrices = {}
-    for name, embedding in (("s", student), ("t", teacher)):
-        unit = embedding / np.sqrt((embedding**2).sum(1, keepdims=True) + 1e-8)
-        matrices[name] = unit @ unit.T
-    low = {name: matrix.min() for name, matrix in matrices.items()}
-    for i in range(len(student)):
-        others = [j for j in range(len(student)) if j != i]
-        others.sort(key=lambda j: matrices["t"][i, j])
-        picked = others[:top_k] if anchors == "least_similar" else others[-top_k:]
-        for name, matrix in matrices.items():
-            rows[name].append([matrix[i, j] - low[name] for j in picked])
-    return divergence(np.array(rows["t"]), np.array(rows["s"]), epsilon)[0]
+# name: the equation and its arguments; test_golden.py hands the same arguments to the package.
+CASES: dict[str, tuple[object, ...]] = {
+    "ccc": (equations.ccc, FRAMES, LABELS),
+    "ccc_loss": (equations.ccc_loss, FRAMES, LABELS, OBSERVED),
+    "ccc_loss per sequence": (equations.ccc_loss_per_sequence, FRAMES, LABELS, OBSERVED),
+    "cross_entropy_loss": (equations.cross_entropy_loss, LOGITS, LEVELS, WEIGHT),
+    "mse_loss": (equations.mse_loss, STUDENT, TEACHER, SEEN, WEIGHT),
+    "ordinal_loss": (equations.ordinal_loss, LOGITS[:, 1:], LEVELS, WEIGHT),
+    "cumulative_logits": (equations.cumulative_logits, LOGITS),
+    "ordinal_probabilities": (equations.ordinal_probabilities, -np.sort(-LOGITS[:, 1:])),
+    "ordinal_probabilities out of order": (equations.ordinal_probabilities, LOGITS[:, 1:]),
+    "cosine_loss": (equations.cosine_loss, STUDENT, TEACHER, WEIGHT),
+    "kl_loss": (equations.kl_loss, LOGITS, OTHER_LOGITS, 2.5, WEIGHT),
+    "hint_loss": (equations.hint_loss, STUDENT, TEACHER, WEIGHT),
+    "contrastive_loss": (equations.contrastive_loss, STUDENT, TEACHER, 0.3, WEIGHT),
+    "similarity_preserving_loss": (equations.similarity_preserving_loss, STUDENT, WIDE),
+    "relational_distance_loss": (equations.relational_distance_loss, STUDENT, WIDE),
+    "relational_angle_loss": (equations.relational_angle_loss, STUDENT, WIDE),
+    "correlation_congruence_loss": (equations.correlation_congruence_loss, STUDENT, WIDE, 0.4, 2),
+    "correlation_congruence_loss of order 5": (equations.correlation_congruence_loss, STUDENT, WIDE, 1.7, 5),
+    "similarity_matrix": (equations.similarity_matrix, STUDENT),
+    "anchored_rows": (equations.anchored_rows, WIDE, STUDENT, 5, "least_similar"),
+    "anchored_rows most similar": (equations.anchored_rows, WIDE, STUDENT, 5, "most_similar"),
+    "centroid_loss": (equations.centroid_loss, STUDENT, WIDE),
+    "negative_transfer_gate": (equations.negative_transfer_gate, GAMMA, 0.7),
+    "sequence_gamma": (equations.sequence_gamma, FRAMES[..., 0], LABELS[..., 0]),
+    "classification_gamma": (equations.classification_gamma, LOGITS, LEVELS),
+    "select_teacher": (equations.select_teacher, POOL, AVAILABLE, "batch"),
+    "select_teacher per sample": (equations.select_teacher, POOL, AVAILABLE, "sample"),
+    "uniform_weights": (equations.uniform_weights, POOL, AVAILABLE),
+    "confidence_weights": (equations.confidence_weights, POOL, AVAILABLE, 0.3),
+    "mix": (equations.mix, POOL, EMBEDDINGS),
+    "uncertainty_weighting": (equations.uncertainty_weighting, SEVERAL, LOG_VARIANCES),
+    "effective_alpha": (equations.effective_alpha, LOG_VARIANCES),
+}
 
 
 def golden() -> dict[str, list[dict[str, object]]]:
@@ -125,13 +86,13 @@ def golden() -> dict[str, list[dict[str, object]]]:
             divergences.append(
                 {"n": n, "m": m, "k": k, "epsilon": epsilon, "value": value, "gradient": gradient.round(9).tolist()}
             )
-    losses: list[dict[str, object]] = []
+    transports: list[dict[str, object]] = []
     for size, width, top_k in ((13, 7, 5), (29, 17, 11)):
         for anchors in ("least_similar", "most_similar"):
             for epsilon in (0.1, 0.01):
                 student, teacher = cloud(size, width, 0.4), cloud(size, width + 2, 0.0)
                 value = pkdot(student, teacher, epsilon, top_k, anchors)
-                losses.append(
+                transports.append(
                     {
                         "size": size,
                         "width": width,
@@ -141,7 +102,11 @@ def golden() -> dict[str, list[dict[str, object]]]:
                         "value": value,
                     }
                 )
-    return {"divergence": divergences, "pkdot": losses}
+    losses: list[dict[str, object]] = []
+    for name, (equation, *arguments) in CASES.items():
+        value = np.array(equation(*arguments))  # type: ignore[operator]
+        losses.append({"loss": name, "shape": list(value.shape), "value": value.ravel().tolist()})
+    return {"divergence": divergences, "pkdot": transports, "losses": losses}
 
 
 if __name__ == "__main__":

@@ -13,21 +13,56 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import pkdray.losses as losses
 
 LANES, ROWS, WIDTH, POOL = 3, 13, 7, 5
-CLASSES = torch.arange(ROWS) % WIDTH
+
+
+def classes(rows):
+    return torch.arange(rows.shape[0], device=rows.device) % WIDTH
+
 
 # name: (loss of three tensors, their shapes in one lane); the last of them is a hyperparameter or a weight.
 LOSSES = {
     "ccc_loss": (lambda a, b, _: losses.ccc_loss(a, b), ((ROWS, WIDTH), (ROWS, WIDTH), ())),
     "ccc_loss masked": (lambda a, b, w: losses.ccc_loss(a, b, w > 0.3), ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,))),
+    "ccc_loss masked per sequence": (
+        lambda a, b, w: losses.ccc_loss(a, b, (w > 0.3).unsqueeze(-1).expand(a.shape), dim=1),
+        ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,)),
+    ),
     "ccc per sequence": (lambda a, b, _: losses.ccc(a, b, dim=1), ((ROWS, WIDTH), (ROWS, WIDTH), ())),
     "cross_entropy_loss": (
-        lambda a, _, w: losses.cross_entropy_loss(a, CLASSES.to(a.device), w),
+        lambda a, _, w: losses.cross_entropy_loss(a, classes(a), w),
         ((ROWS, WIDTH), (), (ROWS,)),
     ),
+    "ordinal_loss": (
+        lambda a, _, w: losses.ordinal_loss(a, classes(a), w),
+        ((ROWS, WIDTH - 1), (), (ROWS,)),
+    ),
+    "cumulative_logits": (lambda a, _b, _c: losses.cumulative_logits(a), ((ROWS, WIDTH), (), ())),
+    "ordinal_probabilities": (lambda a, _b, _c: losses.ordinal_probabilities(a), ((ROWS, WIDTH - 1), (), ())),
     "mse_loss": (lambda a, b, w: losses.mse_loss(a, b, b > 0, w), ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,))),
     "cosine_loss": (losses.cosine_loss, ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,))),
     "kl_loss": (losses.kl_loss, ((ROWS, WIDTH), (ROWS, WIDTH), ())),
     "hint_loss": (losses.hint_loss, ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,))),
+    "contrastive_loss": (losses.contrastive_loss, ((ROWS, WIDTH), (ROWS, WIDTH), ())),
+    "contrastive_loss weighted": (
+        lambda a, b, w: losses.contrastive_loss(a, b, 0.5, w),
+        ((ROWS, WIDTH), (ROWS, WIDTH), (ROWS,)),
+    ),
+    "similarity_preserving_loss": (
+        lambda a, b, _: losses.similarity_preserving_loss(a, b),
+        ((ROWS, WIDTH), (ROWS, WIDTH + 4), ()),
+    ),
+    "relational_distance_loss": (
+        lambda a, b, _: losses.relational_distance_loss(a, b),
+        ((ROWS, WIDTH), (ROWS, WIDTH + 4), ()),
+    ),
+    "relational_angle_loss": (
+        lambda a, b, _: losses.relational_angle_loss(a, b),
+        ((ROWS, WIDTH), (ROWS, WIDTH + 4), ()),
+    ),
+    "correlation_congruence_loss": (
+        losses.correlation_congruence_loss,
+        ((ROWS, WIDTH), (ROWS, WIDTH + 4), ()),
+    ),
     "similarity_matrix": (lambda a, _b, _c: losses.similarity_matrix(a), ((ROWS, WIDTH), (), ())),
     "anchored_rows": (
         lambda a, b, w: torch.cat(
@@ -58,6 +93,12 @@ LOSSES = {
         lambda a, b, t: losses.mix(losses.confidence_weights(b, temperature=t), a),
         ((POOL, ROWS, WIDTH), (POOL, ROWS), ()),
     ),
+    "uncertainty_weighting": (lambda a, _, s: losses.uncertainty_weighting(a.abs(), s), ((POOL,), (), (POOL,))),
+    "uncertainty_weighting by row": (
+        lambda a, s, _: losses.uncertainty_weighting(s.abs(), a.clamp(-50, 50)),
+        ((ROWS, POOL),) * 2 + ((),),
+    ),
+    "effective_alpha": (lambda a, _b, _c: losses.effective_alpha(a), ((POOL,), (), ())),
 }
 every_loss = pytest.mark.parametrize(("loss", "shapes"), LOSSES.values(), ids=LOSSES.keys())
 
@@ -71,6 +112,7 @@ def arguments(shapes, *, lead=(), dtype=torch.float32):
 
 
 @every_loss
+@pytest.mark.filterwarnings("error:There is a performance drop")
 def test_vmap_equals_a_loop(loss, shapes):
     lanes = arguments(shapes, lead=(LANES,), dtype=torch.float64)
     batched = torch.func.vmap(loss)(*lanes)
@@ -87,17 +129,11 @@ def test_vmap_equals_a_loop(loss, shapes):
 
 @every_loss
 def test_no_value_is_read_on_the_host(loss, shapes):
-    global CLASSES
-    classes = CLASSES
-    try:
-        with FakeTensorMode():
-            CLASSES = torch.zeros(ROWS, dtype=torch.int64)
-            first = torch.randn(shapes[0], requires_grad=True)
-            second, third = (torch.rand(shape) for shape in shapes[1:])
-            loss(first, second, third).sum().backward()
-            assert first.grad is not None
-    finally:
-        CLASSES = classes
+    with FakeTensorMode():
+        first = torch.randn(shapes[0], requires_grad=True)
+        second, third = (torch.rand(shape) for shape in shapes[1:])
+        loss(first, second, third).sum().backward()
+        assert first.grad is not None
 
 
 @every_loss
@@ -120,6 +156,40 @@ def test_constant_inputs_are_finite(loss, shapes, fill):
     result = loss(first, torch.full(shapes[1], fill), third)
     assert result.isfinite().all()
     assert torch.autograd.grad(result.sum(), first)[0].isfinite().all()
+
+
+def same_rows(shape):
+    return torch.linspace(-0.7, 0.9, shape[-1]).expand(shape) if len(shape) > 1 else torch.full(shape, 0.3)
+
+
+# name: how a point is made of (first, second, third) and how many rows and teachers it has.
+HARD_POINTS = {
+    "identical rows": (lambda a, b, w: (same_rows(a.shape), same_rows(b.shape), w), ROWS, POOL),
+    "identical rows of the student": (lambda a, b, w: (same_rows(a.shape), b, w), ROWS, POOL),
+    "identical rows of the teacher": (lambda a, b, w: (a, same_rows(b.shape), w), ROWS, POOL),
+    "student equals teacher": (lambda a, b, w: (b.clone() if a.shape == b.shape else a, b, w), ROWS, POOL),
+    "zero vectors": (lambda a, b, w: (0 * a, 0 * b, w), ROWS, POOL),
+    "a zero vector among others": (lambda a, b, w: (torch.cat([0 * a[:1], a[1:]]), b, w), ROWS, POOL),
+    "two rows": (lambda a, b, w: (a, b, w), 2, POOL),
+    "two rows, the same": (lambda a, b, w: (same_rows(a.shape), same_rows(b.shape), w), 2, POOL),
+    "one row": (lambda a, b, w: (a, b, w), 1, POOL),
+    "a pool of one": (lambda a, b, w: (a, b, w), ROWS, 1),
+    "nothing counts": (lambda a, b, w: (a, -b.abs(), torch.zeros_like(w) if w.ndim else w), ROWS, POOL),
+    "large and small": (lambda a, b, w: (1e15 * a, 1e-15 * b, w), ROWS, POOL),
+    "small and large": (lambda a, b, w: (1e-15 * a, 1e15 * b, w), ROWS, POOL),
+}
+
+
+@every_loss
+@pytest.mark.parametrize(("make", "rows", "pool"), HARD_POINTS.values(), ids=HARD_POINTS.keys())
+def test_hard_points_are_finite(loss, shapes, make, rows, pool):
+    sizes = {ROWS: rows, POOL: pool}
+    first, second, third = make(*arguments([tuple(sizes.get(n, n) for n in shape) for shape in shapes]))
+    first, second = first.clone().requires_grad_(), second.clone().requires_grad_()
+    result = loss(first, second, third)
+    assert result.isfinite().all()
+    for gradient in torch.autograd.grad(result.sum(), (first, second), allow_unused=True, materialize_grads=True):
+        assert gradient.isfinite().all()
 
 
 def test_every_public_function_is_exported_and_conforms():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pkdray.losses import cosine_loss, hint_loss, kl_loss
+from pkdray.losses import contrastive_loss, cosine_loss, hint_loss, kl_loss
 
 
 def log_softmax(values):
@@ -52,6 +54,40 @@ def test_hint(randn):
     )
 
 
+@pytest.mark.parametrize("temperature", [0.07, 1.0, torch.tensor(0.5)])
+def test_contrastive_is_a_cross_entropy_over_the_batch(randn, temperature):
+    student, teacher, weight = randn(13, 7), randn(13, 7), randn(13).abs()
+    cosines = torch.nn.functional.cosine_similarity(student[:, None], teacher[None], dim=-1)
+    rows = torch.nn.functional.cross_entropy(cosines / temperature, torch.arange(13), reduction="none")
+    torch.testing.assert_close(contrastive_loss(student, teacher, temperature), rows.mean())
+    torch.testing.assert_close(contrastive_loss(student, teacher, temperature, weight), (rows * weight).mean())
+
+
+def test_contrastive_of_several_batches_has_no_negatives_between_them(randn):
+    student, teacher, weight = randn(3, 7, 5), randn(3, 7, 5), randn(3, 7).abs()
+    alone = [contrastive_loss(s, t, 0.5, w) for s, t, w in zip(student, teacher, weight, strict=True)]
+    torch.testing.assert_close(contrastive_loss(student, teacher, 0.5, weight), torch.stack(alone).mean())
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**31), st.floats(0.05, 20), st.sampled_from([1, 2, 7, 13]))
+def test_laws_of_the_contrastive_loss(seed, scale, rows):
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = torch.randn(2, rows, 5, generator=generator, dtype=torch.float64)
+    value = contrastive_loss(student, teacher, scale)
+    assert 0 <= value <= math.log(rows) + 2 / scale
+    # Up to the smoothing of the norm, which a short row feels.
+    scaled = contrastive_loss((1 + scale) * student, teacher, 0.5)
+    torch.testing.assert_close(scaled, contrastive_loss(student, teacher, 0.5), rtol=1e-4, atol=1e-4)
+    order = torch.randperm(rows, generator=generator)
+    torch.testing.assert_close(contrastive_loss(student[order], teacher[order], scale), value)
+    chance = torch.tensor(math.log(rows), dtype=torch.float64)
+    torch.testing.assert_close(contrastive_loss(student, teacher[:1].expand(rows, 5), scale), chance)
+    torch.testing.assert_close(contrastive_loss(student, torch.zeros_like(teacher), scale), chance)
+    # A student who is its teacher is no worse than one whose rows are shuffled.
+    assert contrastive_loss(teacher, teacher, scale) <= contrastive_loss(teacher[order], teacher, scale) + 1e-9
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**31), st.floats(0.1, 100), st.sampled_from([2, 7, 13]))
 def test_laws(seed, scale, rows):
@@ -72,7 +108,9 @@ def test_laws(seed, scale, rows):
 
 
 @pytest.mark.parametrize(
-    "loss", [cosine_loss, hint_loss, lambda s, t, w: kl_loss(s, t, 2.0, w)], ids=["cosine", "hint", "kl"]
+    "loss",
+    [cosine_loss, hint_loss, lambda s, t, w: kl_loss(s, t, 2.0, w), lambda s, t, w: contrastive_loss(s, t, 0.5, w)],
+    ids=["cosine", "hint", "kl", "contrastive"],
 )
 def test_gradients(randn, loss):
     student, teacher, weight = randn(7, 5).requires_grad_(), randn(7, 5).requires_grad_(), randn(7).abs()
@@ -109,6 +147,12 @@ def test_kl_of_extreme_logits_is_finite():
         (lambda: kl_loss(torch.ones(3, 2), torch.ones(3, 2), 0.0), "temperature is 0.0"),
         (lambda: kl_loss(torch.ones(3, 2), torch.ones(3, 2), float("nan")), "temperature is nan"),
         (lambda: kl_loss(torch.ones(3, 2), torch.ones(3, 2), torch.ones(3)), "0-d"),
+        (lambda: contrastive_loss(torch.ones(3, 2), torch.ones(3, 4), 1.0), r"\[3, 2\].*\[3, 4\]"),
+        (lambda: contrastive_loss(torch.ones(3), torch.ones(3), 1.0), "2 at least"),
+        (lambda: contrastive_loss(torch.ones(3, 2), torch.ones(3, 2), -1.0), "temperature is -1.0"),
+        (lambda: contrastive_loss(torch.ones(3, 2), torch.ones(3, 2), torch.ones(1)), "0-d"),
+        (lambda: contrastive_loss(torch.ones(3, 2), torch.ones(3, 2), 1.0, torch.ones(2)), r"needs \[3\]"),
+        (lambda: contrastive_loss(torch.ones(0, 2), torch.ones(0, 2), 1.0), "no rows"),
     ],
 )
 def test_errors_name_the_value_and_the_cure(call, said):

@@ -5,9 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torchmetrics.functional.regression import concordance_corrcoef
+from torchmetrics.regression import ConcordanceCorrCoef
 
-from pkdray.losses import ccc, ccc_loss, cross_entropy_loss, mse_loss
+from pkdray.losses import (
+    ccc,
+    ccc_loss,
+    cross_entropy_loss,
+    cumulative_logits,
+    mse_loss,
+    ordinal_loss,
+    ordinal_probabilities,
+)
 
 
 def ccc_by_hand(x, y):
@@ -60,6 +70,15 @@ def test_torchmetrics_agrees(randn):
     torch.testing.assert_close(ccc(pred, target), concordance_corrcoef(pred, target), rtol=1e-9, atol=0)
     pred, target = pred.repeat(1000, 1) + 0.3, target.repeat(1000, 1)
     torch.testing.assert_close(ccc(pred, target), concordance_corrcoef(pred, target), rtol=1e-4, atol=1e-6)
+
+
+def test_torchmetrics_agrees_exactly_on_means_that_are_as_much_farther_apart_as_its_variances_are_larger(randn):
+    # Theirs has n / (n - 1) times our covariances; a distance of the means larger by the root of that cancels it.
+    pred, target, shift, n = randn(29, 3), randn(29, 3), randn(3), 29
+    pred, target = pred - pred.mean(0), target - target.mean(0)
+    peer = ConcordanceCorrCoef(num_outputs=3).double()
+    peer.update(pred + (n / (n - 1)) ** 0.5 * shift, target)
+    torch.testing.assert_close(ccc(pred + shift, target), peer.compute(), rtol=1e-6, atol=1e-7)
 
 
 @settings(deadline=None, max_examples=50)
@@ -143,6 +162,77 @@ def test_cross_entropy_of_extreme_logits_is_finite():
     assert torch.autograd.grad(loss, logits)[0].isfinite().all()
 
 
+def test_ordinal_is_a_binary_cross_entropy_per_threshold(randn):
+    logits, target, weight = randn(13, 4), torch.arange(13) % 5, randn(13).abs()
+    above = torch.stack([target > k for k in range(4)], 1).double()
+    rows = binary_cross_entropy_with_logits(logits, above, reduction="none").sum(1)
+    torch.testing.assert_close(ordinal_loss(logits, target), rows.mean())
+    torch.testing.assert_close(ordinal_loss(logits, target, weight), (rows * weight).mean())
+    frames = ordinal_loss(logits.expand(3, 13, 4), target.expand(3, 13), weight.expand(3, 13))
+    torch.testing.assert_close(frames, ordinal_loss(logits, target, weight))
+
+
+def test_ordinal_of_two_classes_is_the_cross_entropy(randn):
+    logits, target = randn(13, 2), torch.arange(13) % 2
+    torch.testing.assert_close(ordinal_loss(cumulative_logits(logits), target), cross_entropy_loss(logits, target))
+
+
+def test_ordinal_costs_more_the_farther_off():
+    sure_of_level_4 = cumulative_logits(torch.tensor([[0.0, 0.0, 0.0, 0.0, 5.0]]))
+    costs = [ordinal_loss(sure_of_level_4, torch.tensor([level])).item() for level in (4, 3, 2, 1, 0)]
+    assert costs == sorted(costs)
+    assert costs[4] > 3 * costs[1]
+    flat = [cross_entropy_loss(torch.tensor([[0.0, 0.0, 0.0, 0.0, 5.0]]), torch.tensor([k])).item() for k in (3, 0)]
+    assert flat[0] == pytest.approx(flat[1])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=7), st.floats(-100, 100))
+def test_laws_of_cumulative_logits(values, shift):
+    logits = torch.tensor(values, dtype=torch.float64)
+    cumulative = cumulative_logits(logits)
+    assert (cumulative.diff() <= 1e-12).all()
+    torch.testing.assert_close(cumulative_logits(logits + shift), cumulative, rtol=1e-9, atol=1e-9)
+    # The scale read from the other end.
+    torch.testing.assert_close(cumulative_logits(logits.flip(0)).flip(0), -cumulative)
+    torch.testing.assert_close(ordinal_probabilities(cumulative), logits.softmax(0), rtol=1e-6, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=6))
+def test_laws_of_ordinal_probabilities(values):
+    logits = torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    probabilities = ordinal_probabilities(logits)
+    assert (probabilities >= 0).all()
+    torch.testing.assert_close(probabilities.sum(), torch.ones((), dtype=torch.float64))
+    assert torch.autograd.grad(probabilities[0], logits)[0].isfinite().all()
+    ordered = logits.detach().sort(descending=True).values
+    above = torch.cat([torch.ones(1), ordered.sigmoid(), torch.zeros(1)]).double()
+    torch.testing.assert_close(ordinal_probabilities(ordered), -above.diff())
+
+
+def test_ordinal_probabilities_keep_their_digits_where_both_sigmoids_are_one():
+    # 1 - e^-30 and 1 - e^-31 are both 1 in float32; the class between them has e^-30 - e^-31 all the same.
+    probabilities = ordinal_probabilities(torch.tensor([31.0, 30.0]))
+    assert probabilities[1].item() == pytest.approx(np.exp(-30) - np.exp(-31), rel=1e-5, abs=0)
+
+
+def test_logits_that_contradict_themselves_get_a_probability_of_zero():
+    probabilities = ordinal_probabilities(torch.tensor([-1.0, 2.0]))
+    left, right = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))
+    np.testing.assert_allclose(probabilities, np.array([left, 0, right]) / (left + right), rtol=1e-6)
+
+
+def test_ordinal_of_extreme_logits_is_finite():
+    logits = torch.tensor([[1e4, -1e4, 3.0], [-1e4, 1e4, 0.0]], requires_grad=True)
+    target = torch.tensor([0, 2])
+    loss = ordinal_loss(cumulative_logits(logits), target)
+    # Row 0 is sure of level 0 and right; row 1 is sure of level 1 where it is 2, and only the second question is wrong.
+    assert loss.item() == pytest.approx(5e3)
+    assert torch.autograd.grad(loss, logits)[0].isfinite().all()
+    assert ordinal_loss(logits, target).item() == pytest.approx((1e4 + 3 + 1e4) / 2, rel=1e-3)
+
+
 def test_mse(randn):
     pred, target, weight = randn(7, 13), randn(7, 13), randn(7).abs()
     mask = randn(7, 13) > 0
@@ -175,6 +265,14 @@ def test_mse(randn):
         (lambda: cross_entropy_loss(torch.ones(3, 2), torch.ones(3)), "class indices"),
         (lambda: cross_entropy_loss(torch.ones(3, 2), torch.ones(3).long(), torch.ones(2)), "weight has shape"),
         (lambda: cross_entropy_loss(torch.ones(0, 2), torch.ones(0).long()), "no rows"),
+        (lambda: ordinal_loss(torch.ones(3, 0), torch.ones(3).long()), r"\[3, 0\].*class dimension"),
+        (lambda: ordinal_loss(torch.ones(3, 2), torch.ones(3)), "class indices"),
+        (lambda: ordinal_loss(torch.ones(3, 2), torch.ones(2).long()), r"target has shape \[2\]"),
+        (lambda: ordinal_loss(torch.ones(3, 2), torch.ones(3).long(), torch.ones(1)), "weight has shape"),
+        (lambda: ordinal_loss(torch.ones(0, 2), torch.ones(0).long()), "no rows"),
+        (lambda: cumulative_logits(torch.ones(3, 1)), r"\[3, 1\].*at least 2"),
+        (lambda: cumulative_logits(torch.ones(())), r"\[\].*at least 2"),
+        (lambda: ordinal_probabilities(torch.ones(3, 0)), r"\[3, 0\].*C - 1"),
         (lambda: mse_loss(torch.ones(3), torch.ones(3, 1)), r"\[3\].*\[3, 1\]"),
         (lambda: mse_loss(torch.ones(3, 2), torch.ones(3, 2), weight=torch.ones(2)), "weight has shape"),
         (lambda: mse_loss(torch.ones(3), torch.ones(3), weight=torch.ones(3, 1)), "weight has shape"),
