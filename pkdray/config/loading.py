@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from pkdray.config.methods import CARRIED_OVER, METHODS
+from pkdray.config.methods import CARRIED_OVER, LEARNED, METHODS, NUMBER, PRESETS, DistillingMethod
 from pkdray.config.parameters import Parameter, evaluation_order
 from pkdray.config.sections import Config
 from pkdray.errors import ConfigError
@@ -93,13 +93,22 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def apply_overrides(data: Mapping[str, Any], overrides: Mapping[str, Any], *, resolved: bool = False) -> dict[str, Any]:
     """Set dotted paths in plain data. A new ``method.name`` starts from that method's defaults.
 
     A method's hyperparameters mean nothing to another method (alpha is a share for kl and a weight for pkdot), so only
-    the teachers and their selection are carried over.
+    the teachers, their selection and the preset are carried over.
+
+    Args:
+        data: nested plain data.
+        overrides: dotted path -> value.
+        resolved: the data holds every field, as run.yaml does, so that it no longer tells what was given from what a
+            preset filled in. A new ``method.preset`` then replaces the fields that hold the old preset's values.
     """
     result = copy.deepcopy(dict(data))
+    method = result.get("method")
+    if resolved and "method.preset" in overrides and isinstance(method, dict):
+        result["method"] = _without_preset(method)
     # The name first: it clears the fields that the other overrides then set.
     for path in sorted(overrides, key=lambda path: path != "method.name"):
         if path.startswith("search.space."):
@@ -116,7 +125,17 @@ def override(config: Config, overrides: Mapping[str, Any], *, source: str = "the
     Raises:
         ConfigError: a path that does not exist or a value out of its domain.
     """
-    return build_config(apply_overrides(config.model_dump(mode="json", by_alias=True), overrides), source=source)
+    plain = config.model_dump(mode="json", by_alias=True)
+    return build_config(apply_overrides(plain, overrides, resolved=True), source=source)
+
+
+def _without_preset(method: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's fields without those that its preset filled in, or would have."""
+    kind = METHODS.get(method.get("name", ""))
+    if kind is None or not issubclass(kind, DistillingMethod) or method.get("preset") not in PRESETS:
+        return dict(method)
+    filled = kind.preset_values(method["preset"])
+    return {key: value for key, value in method.items() if key not in filled or value != filled[key]}
 
 
 def _set(data: dict[str, Any], path: str, keys: list[str], value: Any) -> None:
@@ -253,9 +272,15 @@ def _faults(error: ValidationError, data: Mapping[str, Any]) -> Iterable[tuple[L
             yield (*location, "name"), f"must be one of {', '.join(METHODS)}; got {tag!r}{hint}"
         elif kind == "value_error":
             yield location, str(item["ctx"]["error"])
+        elif kind in ("float_type", "float_parsing") and item["loc"][-1] == NUMBER:
+            yield location, f"must be a number or '{LEARNED}' (got {_shown(received)})"
         else:
-            shown = repr(received)
-            yield location, f"{_lower(item['msg'])} (got {shown if len(shown) < 80 else shown[:77] + '...'})"
+            yield location, f"{_lower(item['msg'])} (got {_shown(received)})"
+
+
+def _shown(received: Any) -> str:
+    shown = repr(received)
+    return shown if len(shown) < 80 else shown[:77] + "..."
 
 
 def _lower(message: str) -> str:
@@ -271,6 +296,8 @@ def _resolve(location: Location) -> tuple[Location, Any]:
         if path == ["method"] and index == 1 and key in tags:
             model = tags[str(key)]
             continue
+        if path[:1] == ["method"] and key in (NUMBER, LEARNED):
+            break
         path.append(key)
         if index == len(location) - 1:
             break
@@ -313,7 +340,7 @@ def _space_faults(config: Config) -> Iterable[tuple[Location, str]]:
         yield ("search", "space"), error.what
     whole: set[str] = set()
     for path, parameters in space.items():
-        if path.split(".")[0] in ("search", "resources", "name", "dataset", "seed"):
+        if path.split(".")[0] in ("search", "resources", "name", "dataset", "seed", "task_loss"):
             yield ("search", "space", path), "cannot be searched: it belongs to the whole run, not to a trial"
             continue
         if path.split(".")[0] == "teachers":
@@ -369,7 +396,7 @@ def _brief(value: Any) -> str:
 
 def _objections(bare: Mapping[str, Any], values: Mapping[str, Any]) -> list[tuple[Location, str]]:
     try:
-        data = apply_overrides(bare, values)
+        data = apply_overrides(bare, values, resolved=True)
         Config.model_validate(data)
     except ValidationError as error:
         return list(_faults(error, data))

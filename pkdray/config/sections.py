@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -27,6 +27,14 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 Modalities = Annotated[list[str], Field(min_length=1), AfterValidator(_distinct)]
+
+
+TaskLoss: TypeAlias = Literal["cross_entropy", "ordinal", "ccc", "mse"]
+TASK_LOSSES: dict[str, tuple[TaskLoss, ...]] = {
+    "classification": ("cross_entropy", "ordinal"),
+    "regression": ("ccc", "mse"),
+}
+"""What L_task may be in a task; the first is the default."""
 
 
 class DatasetConfig(Section):
@@ -178,11 +186,16 @@ class ResourcesConfig(Section):
 
 
 class Config(Section):
-    """One study, whole: everything that a run needs to be made again."""
+    """One study, whole: everything that a run needs to be made again.
+
+    ``task_loss`` is what teachers and students are trained with on the labels (``null``: cross_entropy for classes, ccc
+    for numbers). ``ordinal`` is for classes in order: a neighbour is less wrong than a stranger.
+    """
 
     name: Name
     seed: int = Field(default=0, ge=0, lt=2**31)
     dataset: DatasetConfig
+    task_loss: TaskLoss | None = None
     teachers: TeachersConfig = TeachersConfig()
     student: StudentConfig = StudentConfig()
     method: Method = Field(default=PKDOTMethod(name="pkdot"), discriminator="name")

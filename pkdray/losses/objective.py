@@ -1,34 +1,37 @@
-"""The objective: a named method's loss, composed of the pure functions of this room.
-
-Everything works on rows. A row is a sample, or a frame of one where the targets are per frame.
-"""
+"""The objective: a named method's loss, composed of its terms (`pkdray.losses.terms`) and their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from math import log
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from pkdray.config import KLMethod, Method, MTPKDOTMethod, PKDMethod, PKDOTMethod, SupervisedMethod
+from pkdray.config import (
+    LEARNED,
+    TASK_LOSSES,
+    DistillingMethod,
+    Method,
+    PointMethod,
+    Selection,
+    SupervisedMethod,
+    TaskLoss,
+)
 from pkdray.losses.gate import negative_transfer_gate
-from pkdray.losses.point import cosine_loss, kl_loss
-from pkdray.losses.selection import mix, select_teacher, uniform_weights
-from pkdray.losses.similarity import centroid_loss, similarity_matrix
-from pkdray.losses.task import ccc_loss, cross_entropy_loss
-from pkdray.losses.transport import pkdot_loss
+from pkdray.losses.selection import confidence_weights, mix, select_teacher, uniform_weights
+from pkdray.losses.terms import POINT_TERMS, STRUCTURES, TASK_TERMS, Hparams, SelectedRows, StudentRows
+from pkdray.losses.weighting import uncertainty_weighting
 
 Task: TypeAlias = Literal["classification", "regression"]
 Parts: TypeAlias = dict[str, Tensor]
 
+LOG_VARIANCES = "log_variances"
+"""The hyperparameter that ``alpha: learned`` is: s of L_task, then of the method's terms, in their order."""
 
-class StudentRows(NamedTuple):
-    """The student's side: ``embedding`` [R, D], ``prediction`` [R, C], ``target`` [R] (classes) or [R, C]."""
-
-    embedding: Tensor
-    prediction: Tensor
-    target: Tensor
+SMALLEST_START = 1e-3
+"""A learned weight starts no lower: one of 0 has no logarithm and would never be heard of."""
 
 
 class TeacherRows(NamedTuple):
@@ -40,122 +43,187 @@ class TeacherRows(NamedTuple):
     gamma: Tensor
 
 
-Objective: TypeAlias = Callable[[StudentRows, TeacherRows | None, Mapping[str, Tensor]], tuple[Tensor, Parts]]
+Objective: TypeAlias = Callable[[StudentRows, TeacherRows | None, Hparams], tuple[Tensor, Parts]]
 
 
 def hyperparameters(method: Method, device: str = "cpu") -> dict[str, Tensor]:
     """The method's real-valued hyperparameters as scalar tensors, so that they can differ between vmapped lanes.
 
+    With ``alpha: learned`` there is also ``log_variances``, [1 + terms], which requires a gradient: whoever trains the
+    student trains it too. It starts at the fixed weights that the method would have: alpha at the preset's.
+
     Example:
         >>> from pkdray.config import PKDMethod
         >>> sorted(hyperparameters(PKDMethod(name="pkd", alpha=0.2, theta=0.5)))
         ['alpha', 'theta']
+        >>> hyperparameters(PKDMethod(name="pkd", alpha="learned"))["log_variances"].neg().exp()
+        tensor([0.3000, 0.7000], grad_fn=<ExpBackward0>)
     """
-    return {
+    values = {
         name: torch.tensor(value, dtype=torch.float32, device=device)
         for name, value in method.model_dump().items()
         if isinstance(value, float)
     }
+    if isinstance(method, DistillingMethod) and getattr(method, "alpha", None) == LEARNED:
+        starts = [-log(max(weight, SMALLEST_START)) for weight in _fixed_weights(method)]
+        values[LOG_VARIANCES] = torch.tensor(starts, dtype=torch.float32, device=device, requires_grad=True)
+    return values
 
 
-def build_objective(method: Method, task: Task) -> Objective:
-    """The loss of a named method: (student rows, teacher rows, hyperparameters) -> (loss, its parts).
-
-    Parts are scalars, unweighted, and ``teacher/<m>``: the share of rows taught by teacher m of the pool.
+def build_objective(method: Method, task: Task, label_loss: TaskLoss | None = None) -> Objective:
+    r"""The loss of a named method: (student rows, teacher rows, hyperparameters) -> (loss, its parts).
 
     * supervised: L_task
-    * kl: alpha T^2 KL(teacher || student) + (1 - alpha) L_task
-    * pkd: alpha L_cos + (1 - alpha) L_task (PKD 2023, Eq. 4)
-    * kl and pkd with theta: alpha keep L_KD + beta L_task (Eqs. 5-7), row by row; L_ccc, which is no mean over rows,
-      is weighted by the mean of beta
-    * pkdot: L_task + alpha L_OT (PKDOT 2024)
+    * kl, hint, pkd, crd: alpha L_KD + (1 - alpha) L_task (PKD 2023, Eq. 4)
+    * the same with theta: alpha keep L_KD + beta L_task (Eqs. 5-7), row by row; L_ccc, which is no mean over rows, is
+      weighted by the mean of beta
+    * sp, cc, pkdot: L_task + alpha L
+    * rkd: L_task + distance_weight L_D + angle_weight L_A
     * mt-pkdot: task_weight L_task + alpha L_OT + centroid_weight L_centroid (MT-PKDOT 2025)
 
-    L_task is cross-entropy for classification and 1 - CCC for regression.
-    """
-    if isinstance(method, SupervisedMethod):
-        return lambda student, _teachers, _hparams: _supervised(student, task)
+    With ``alpha: learned`` the weights are not these, but exp(-s_j) of the log-variances s, with their price:
 
-    def distil(
-        student: StudentRows, teachers: TeacherRows | None, hparams: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Parts]:
+    .. math::
+        L = e^{-s_0} L_{task} + s_0 + \sum_{j \ge 1} \left(e^{-s_j} L_j + p_j s_j\right)
+
+    The gate keeps working row by row: L_task is then the mean of beta L_task and L_j that of keep L_KD. p_j is the
+    share of rows that term j was taught on (the mean of keep; 1 without gate and mask), so that a closed gate takes the
+    price of a term away with the term, and does not drive its weight up.
+
+    **Hyperparameters** beside those of `hyperparameters`, none of them needed:
+
+    * ``teacher_mask``, boolean [M]: only these of the given teachers are selected among. Where nobody is left, the
+      weight of distillation is 0, and L_task of the point methods has the whole weight of 1.
+    * ``top_k``, an integer scalar, in place of the method's own.
+
+    **Parts** are scalars: ``task`` and one a term, unweighted; ``weight/<part>``, what each of them was multiplied with
+    in this batch; ``teacher/<m>``, the share of rows taught by teacher m of the pool; ``gate_open``, the share of rows
+    that the gate left to distillation.
+
+    Args:
+        method: which terms, and how they are weighed.
+        task: what the predictions are; chooses L_task where it is not named.
+        label_loss: L_task: cross_entropy (the default for classes), ordinal, ccc (the default for numbers) or mse.
+    """
+    labels = TASK_TERMS[label_loss or TASK_LOSSES[task][0]]
+
+    def supervised(student: StudentRows, _teachers: TeacherRows | None, _hparams: Hparams) -> tuple[Tensor, Parts]:
+        loss = labels(student, None)
+        return loss, {"task": loss, "weight/task": torch.ones_like(loss)}
+
+    if isinstance(method, SupervisedMethod):
+        return supervised
+
+    def distil(student: StudentRows, teachers: TeacherRows | None, hparams: Hparams) -> tuple[Tensor, Parts]:
         if teachers is None:
             raise ValueError(f"method {method.name} needs the rows of at least one teacher")
-        weights = _selection(teachers.loss, method.selection)
+        weights = _select(teachers.loss, method.selection, hparams.get("teacher_mask"))
         parts = {f"teacher/{index}": share for index, share in enumerate(weights.mean(dim=1))}
-        teacher = _Selected(
-            mix(weights, teachers.embedding), mix(weights, teachers.prediction), mix(weights, teachers.gamma)
+        taught = (weights != 0).any(dim=0)
+        alone = taught.logical_not().unsqueeze(-1)
+        teacher = SelectedRows(
+            # Who has no teacher is compared with itself: a row of zeros would have no direction to compare.
+            torch.where(alone, student.embedding.detach(), mix(weights, teachers.embedding)),
+            torch.where(alone, student.prediction.detach(), mix(weights, teachers.prediction)),
+            mix(weights, teachers.gamma),
         )
-        loss, terms = _distillation(method, task, student, teacher, hparams)
-        return loss, terms | parts
+        if isinstance(method, PointMethod):
+            terms, more = _point(method, labels, student, teacher, taught, hparams)
+            parts |= more
+        else:
+            terms = _structural(method, labels, student, teacher, taught, hparams)
+        loss, found = _weighed(terms, hparams.get(LOG_VARIANCES))
+        return loss, found | parts
 
     return distil
 
 
-class _Selected(NamedTuple):
-    """The teacher that each row listens to: ``embedding`` [R, D], ``prediction`` [R, C], ``gamma`` [R]."""
+class _Term(NamedTuple):
+    """A part of the loss: its ``value``, its fixed ``weight`` and the ``share`` of rows that it is about."""
 
-    embedding: Tensor
-    prediction: Tensor
-    gamma: Tensor
-
-
-def _distillation(
-    method: Method, task: Task, student: StudentRows, teacher: _Selected, hparams: Mapping[str, Tensor]
-) -> tuple[Tensor, Parts]:
-    if isinstance(method, KLMethod | PKDMethod):
-        return _point(method, task, student, teacher, hparams)
-    if not isinstance(method, PKDOTMethod | MTPKDOTMethod):
-        raise TypeError(f"no objective for {type(method).__name__}")
-    supervised = task_loss(student, task)
-    transport = pkdot_loss(
-        student.embedding, teacher.embedding, epsilon=hparams["epsilon"], top_k=method.top_k, anchors=method.anchors
-    )
-    parts = {"task": supervised, "transport": transport}
-    if isinstance(method, PKDOTMethod):
-        return supervised + hparams["alpha"] * transport, parts
-    centroid = centroid_loss(similarity_matrix(student.embedding), similarity_matrix(teacher.embedding))
-    loss = hparams["task_weight"] * supervised + hparams["alpha"] * transport + hparams["centroid_weight"] * centroid
-    return loss, {**parts, "centroid": centroid}
+    value: Tensor
+    weight: Tensor
+    share: Tensor
 
 
 def _point(
-    method: KLMethod | PKDMethod, task: Task, student: StudentRows, teacher: _Selected, hparams: Mapping[str, Tensor]
-) -> tuple[Tensor, Parts]:
-    alpha = hparams["alpha"]
-
-    def distance(weight: Tensor | None) -> Tensor:
-        if isinstance(method, KLMethod):
-            return kl_loss(student.prediction, teacher.prediction, hparams["temperature"], weight)
-        return cosine_loss(student.embedding, teacher.embedding, weight)
-
+    method: PointMethod,
+    labels: Callable[[StudentRows, Tensor | None], Tensor],
+    student: StudentRows,
+    teacher: SelectedRows,
+    taught: Tensor,
+    hparams: Hparams,
+) -> tuple[dict[str, _Term], Parts]:
+    keep = taught.to(teacher.gamma.dtype)
+    one = torch.ones_like(keep.mean())
+    # With a learned alpha both weights are the log-variances', and this one is not looked at.
+    alpha = hparams.get("alpha", one)
+    distance = POINT_TERMS[type(method)]
     if method.theta is None:
-        distillation, supervised = distance(None), task_loss(student, task)
-        loss = alpha * distillation + (1 - alpha) * supervised
-        return loss, {"task": supervised, "distillation": distillation}
-    beta, keep = negative_transfer_gate(teacher.gamma, hparams["theta"])
-    distillation = distance(keep)
-    if task == "classification":
-        supervised = cross_entropy_loss(student.prediction, student.target, beta)
+        terms = {
+            "task": _Term(labels(student, None), 1 - alpha * keep.mean(), one),
+            "distillation": _Term(distance(student, teacher, hparams, keep), alpha, keep.mean()),
+        }
+        return terms, {}
+    beta, opened = negative_transfer_gate(teacher.gamma, hparams["theta"])
+    beta, keep = torch.where(taught, beta, 1), opened * keep
+    terms = {
+        "task": _Term(labels(student, beta), one, one),
+        "distillation": _Term(distance(student, teacher, hparams, keep), alpha, keep.mean()),
+    }
+    return terms, {"gate_open": keep.mean()}
+
+
+def _structural(
+    method: DistillingMethod,
+    labels: Callable[[StudentRows, Tensor | None], Tensor],
+    student: StudentRows,
+    teacher: SelectedRows,
+    taught: Tensor,
+    hparams: Hparams,
+) -> dict[str, _Term]:
+    supervised = labels(student, None)
+    one = torch.ones_like(supervised)
+    terms = {"task": _Term(supervised, hparams.get("task_weight", one), one)}
+    # A structure is of the whole batch: it is there if anybody was taught.
+    anybody = taught.any().to(supervised.dtype)
+    for part, structure in STRUCTURES[type(method)].items():
+        value = structure.loss(student.embedding, teacher.embedding, method, hparams)
+        terms[part] = _Term(anybody * value, hparams.get(structure.weight, one), anybody)
+    return terms
+
+
+def _weighed(terms: dict[str, _Term], log_variances: Tensor | None) -> tuple[Tensor, Parts]:
+    values = torch.stack([term.value for term in terms.values()])
+    shares = torch.stack([term.share for term in terms.values()])
+    if log_variances is None:
+        weights = torch.stack([term.weight.to(values.dtype) for term in terms.values()])
+        loss = (weights * values).sum()
     else:
-        supervised = beta.mean() * task_loss(student, task)
-    loss = alpha * distillation + supervised
-    return loss, {"task": supervised, "distillation": distillation, "gate_open": keep.mean()}
+        weights = (-log_variances.detach()).exp()
+        loss = uncertainty_weighting(values, log_variances) - ((1 - shares) * log_variances).sum()
+    effective = torch.where(shares > 0, weights, 0)
+    parts = {part: term.value for part, term in terms.items()}
+    return loss, parts | {f"weight/{part}": weight for part, weight in zip(terms, effective, strict=True)}
 
 
-def _supervised(student: StudentRows, task: Task) -> tuple[Tensor, Parts]:
-    loss = task_loss(student, task)
-    return loss, {"task": loss}
+def _fixed_weights(method: DistillingMethod) -> list[float]:
+    """The weights of L_task and of the terms that the method would have with its preset's alpha."""
+    alpha = float(method.preset_values(method.preset)["alpha"])
+    if isinstance(method, PointMethod):
+        return [1 - alpha, alpha]
+    weights = {**method.model_dump(), "alpha": alpha}
+    return [weights.get("task_weight", 1.0), *(weights[term.weight] for term in STRUCTURES[type(method)].values())]
 
 
-def task_loss(student: StudentRows, task: Task) -> Tensor:
-    """L_task of rows: cross-entropy for classification, 1 - CCC for regression."""
-    if task == "classification":
-        return cross_entropy_loss(student.prediction, student.target)
-    return ccc_loss(student.prediction, student.target)
+def task_loss(student: StudentRows, name: TaskLoss) -> Tensor:
+    """L_task of rows, by name."""
+    return TASK_TERMS[name](student, None)
 
 
-def _selection(losses: Tensor, selection: str) -> Tensor:
+def _select(losses: Tensor, selection: Selection, mask: Tensor | None) -> Tensor:
     if selection == "uniform":
-        return uniform_weights(losses)
-    return select_teacher(losses, per="batch" if selection == "batch" else "sample")
+        return uniform_weights(losses, mask)
+    if selection == "confidence":
+        return confidence_weights(losses, mask)
+    return select_teacher(losses, mask, per=selection)

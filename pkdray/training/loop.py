@@ -84,7 +84,9 @@ def fit(
         config: epochs, batch size, optimizer, patience.
         metric: the validation metric that decides which epoch is best.
         validate: the model (in evaluation mode) to its validation metrics.
-        hparams: hyperparameters of the step, as tensors on the model's device.
+        hparams: hyperparameters of the step, as tensors on the model's device. Those that require a gradient are
+            learned beside the model by the same optimizer, without weight decay: the step gets copies of them, which a
+            checkpoint keeps and the returned model does not. They take a worker alone.
         seed: of order and dropout.
         identity: fingerprint of what is trained; a checkpoint of something else is not continued.
         folder: where ``last.safetensors`` is kept; a training found there is continued. None keeps nothing.
@@ -105,14 +107,21 @@ def fit(
             f"of two rows for each of the workers ({workers.size}).",
             cure="Give the train split more samples, raise batch_size, or take fewer workers.",
         )
-    optimizer = _optimizer(model, config)
-    state = _State.resume(folder, identity, model, optimizer) if folder else _State()
+    learned = {name: value.detach().clone() for name, value in (hparams or {}).items() if value.requires_grad}
+    if learned and workers.size > 1:
+        raise ValueError(
+            f"{', '.join(learned)} cannot be learned by {workers.size} workers, whose copies would drift apart. "
+            "Take one worker."
+        )
+    hparams = {**(hparams or {}), **{name: value.requires_grad_() for name, value in learned.items()}}
+    optimizer = _optimizer(model, learned, config)
+    state = _State.resume(folder, identity, model, learned, optimizer) if folder else _State()
     forward = workers.wrap(model)
     while not state.finished and len(state.history) < config.epochs:
         epoch = len(state.history) + 1
         entry = {
             "epoch": float(epoch),
-            **_train_epoch(forward, step, rows, hparams or {}, config, optimizer, seed, epoch, workers),
+            **_train_epoch(forward, step, rows, hparams, config, optimizer, seed, epoch, workers),
         }
         model.eval()
         with torch.no_grad():
@@ -124,7 +133,7 @@ def fit(
         state.history.append(entry)
         state.finished = epoch == config.epochs or epoch - state.best.get("epoch", 0) >= config.patience
         if folder and workers.rank == 0 and (state.finished or epoch % config.checkpoint_every == 0):
-            state.save(folder / LAST, identity, model, optimizer)
+            state.save(folder / LAST, identity, model, learned, optimizer)
         if report:
             report({**entry, "finished": float(state.finished)})
     if not state.weights:
@@ -179,12 +188,15 @@ def derive_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
-def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _optimizer(model: nn.Module, learned: Hparams, config: TrainingConfig) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [{"params": [value for value in model.parameters() if value.requires_grad]}]
+    if learned:
+        # Decay would draw them to 0, which is a value like any other to a hyperparameter.
+        groups.append({"params": list(learned.values()), "weight_decay": 0.0})
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
+        return torch.optim.SGD(groups, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    return kind(groups, config.learning_rate, weight_decay=config.weight_decay)
 
 
 @dataclass
@@ -196,9 +208,12 @@ class _State:
     weights: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
 
-    def save(self, path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(
+        self, path: Path, identity: str, model: nn.Module, learned: Hparams, optimizer: torch.optim.Optimizer
+    ) -> None:
         tensors, groups = pack_optimizer(optimizer)
         tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        tensors |= {f"hparams.{name}": tensor for name, tensor in learned.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.weights.items()}
         meta = {
             "identity": identity,
@@ -210,7 +225,9 @@ class _State:
         save_tensors(path, tensors, meta)
 
     @classmethod
-    def resume(cls, folder: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> _State:
+    def resume(
+        cls, folder: Path, identity: str, model: nn.Module, learned: Hparams, optimizer: torch.optim.Optimizer
+    ) -> _State:
         path = folder / LAST
         if not path.exists():
             return cls()
@@ -224,6 +241,9 @@ class _State:
             _LOG.warning("%s belongs to another training (%s, not %s): starting anew.", path, found, identity)
             return cls()
         model.load_state_dict(_part(tensors, "model."))
+        with torch.no_grad():
+            for name, value in learned.items():
+                value.copy_(tensors[f"hparams.{name}"])
         unpack_optimizer(optimizer, tensors, meta["groups"])
         return cls(meta["history"], meta["best"], _part(tensors, "best."), meta["finished"])
 

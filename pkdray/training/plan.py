@@ -6,7 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pkdray.config import Config, Parameter, StudentConfig, SupervisedMethod, TeachersConfig, override
+from pkdray.config import (
+    TASK_LOSSES,
+    Config,
+    Parameter,
+    StudentConfig,
+    SupervisedMethod,
+    TaskLoss,
+    TeachersConfig,
+    override,
+)
 from pkdray.data.dataset import Dataset, DatasetInfo
 from pkdray.errors import ConfigError
 from pkdray.files import fingerprint
@@ -43,6 +52,11 @@ class Plan:
         outputs = len(self.info.classes) if self.info.task == "classification" else len(self.info.targets)
         return TaskShape(outputs, self.info.target_frames is not None)
 
+    @property
+    def task_loss(self) -> TaskLoss:
+        """What teachers and students are trained with on the labels."""
+        return self.config.task_loss or TASK_LOSSES[self.info.task][0]
+
     def shapes(self, modalities: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """The shape of a sample, [d] or [T, d], of each modality."""
         return {name: tuple(self.info.modalities[name].shape) for name in modalities}
@@ -75,6 +89,7 @@ class Plan:
                 "seed": self.config.seed,
                 "teachers": self.config.teachers.model_dump(mode="json"),
                 "metric": self.metric.name,
+                "task_loss": self.task_loss,
             }
         )
 
@@ -118,6 +133,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     faults += _frame_faults(config, info, available)
     faults += _encoder_faults("teachers", config.teachers, info, available, {})
     faults += _encoder_faults("student", config.student, info, config.dataset.prevalent, config.search.space)
+    faults += _task_loss_faults(config, info.task)
     faults += _method_faults(config, pool, info.task)
     faults += _gate_faults(config, dataset)
     fold = config.dataset.fold
@@ -136,6 +152,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
             "teachers": teachers,
             "student": config.student.model_copy(update={"fusion": config.student.fusion or config.teachers.fusion}),
             "search": config.search.model_copy(update={"metric": metric.name}),
+            "task_loss": config.task_loss or TASK_LOSSES[info.task][0],
         }
     )
     # Absolute: the workers that open it may run in another folder.
@@ -224,6 +241,14 @@ def _encoder_faults(
     return faults
 
 
+def _task_loss_faults(config: Config, task: str) -> list[str]:
+    name, fitting = config.task_loss, TASK_LOSSES[task]
+    if name is None or name in fitting:
+        return []
+    needs = "classes, which a regression has not" if task == "regression" else "numbers, which classes are not"
+    return [f"task_loss: {name} compares {needs}; use {' or '.join(fitting)}"]
+
+
 def _method_faults(config: Config, pool: dict[str, Member], task: str) -> list[str]:
     faults: list[str] = []
     searched = config.search.space
@@ -242,19 +267,22 @@ def _method_faults(config: Config, pool: dict[str, Member], task: str) -> list[s
     if task == "regression" and "kl" in methods:
         faults.append("method.name: kl compares class probabilities, which a regression has not; use pkd or pkdot")
     if task == "classification":
-        theta = getattr(config.method, "theta", None)
-        proposed = [value for parameter in searched.get("method.theta", []) for value in parameter.extremes()]
-        for value in [theta, *proposed]:
+        for value in _thetas(config):
             if value is not None and value > 1:
                 faults.append(f"method.theta: {value} is outside [0, 1], the domain of theta for classification")
     return faults
 
 
+def _thetas(config: Config) -> list[float | None]:
+    """Every end of what theta may be in a trial; no preset sets one."""
+    thetas = [getattr(config.method, "theta", None)]
+    thetas += [value for parameter in config.search.space.get("method.theta", []) for value in parameter.extremes()]
+    return thetas
+
+
 def _gate_faults(config: Config, dataset: Dataset) -> list[str]:
     """For regression the gate judges a teacher by its CCC on a sequence, which takes several rows."""
-    asked = [getattr(config.method, "theta", None)]
-    asked += [value for parameter in config.search.space.get("method.theta", []) for value in parameter.extremes()]
-    if dataset.info.task != "regression" or all(theta is None for theta in asked):
+    if dataset.info.task != "regression" or all(theta is None for theta in _thetas(config)):
         return []
     if dataset.info.target_frames is not None or len(set(dataset.sequences().tolist())) < len(dataset):
         return []

@@ -105,7 +105,7 @@ def fresh_student(plan: Plan, config: Config) -> Student:
 
 def student_identity(plan: Plan, config: Config, seed: int) -> str:
     """Fingerprint of a training: two with the same are the same training."""
-    sections = {"teachers", "student", "method", "training"}
+    sections = {"task_loss", "teachers", "student", "method", "training"}
     return fingerprint(
         {"pool": plan.pool_fingerprint, "seed": seed, "config": config.model_dump(mode="json", include=sections)}
     )
@@ -114,7 +114,7 @@ def student_identity(plan: Plan, config: Config, seed: int) -> str:
 def student_step(plan: Plan, config: Config) -> Step:
     """The student's training step: pure, its hyperparameters tensors (`losses.objective.build_objective`)."""
     teachers = plan.teachers_of(config)
-    objective = build_objective(config.method, plan.info.task)
+    objective = build_objective(config.method, plan.info.task, plan.task_loss)
     joint = uses_tnet(plan, config) and config.student.tnet.training == "joint"
     target_dims = 0 if plan.info.task == "classification" else 1
 
@@ -137,7 +137,7 @@ def student_step(plan: Plan, config: Config) -> Step:
         if joint:
             regression = mse_loss(output.hallucinated, batch["privileged"])
             loss = loss + config.student.tnet.weight * regression
-            parts["tnet"] = regression
+            parts |= {"tnet": regression, "weight/tnet": torch.full_like(regression, config.student.tnet.weight)}
         return loss, parts
 
     return step

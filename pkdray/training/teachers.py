@@ -222,7 +222,7 @@ def _whole(model: nn.Module, rows: Rows, modalities: list[str]) -> tuple[Any, Te
 
 def _label_loss(plan: Plan, embedding: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
     dims = 0 if plan.info.task == "classification" else 1
-    return task_loss(StudentRows(as_rows(embedding, 1), as_rows(prediction, 1), as_rows(target, dims)), plan.info.task)
+    return task_loss(StudentRows(as_rows(embedding, 1), as_rows(prediction, 1), as_rows(target, dims)), plan.task_loss)
 
 
 def _scores(plan: Plan, prediction: Tensor, target: Tensor) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pkdray.config import Config, apply_overrides, build_config, load_config, override, parse_assignments
+from pkdray.config import METHODS, Config, apply_overrides, build_config, load_config, override, parse_assignments
 from pkdray.errors import ConfigError
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -180,9 +180,9 @@ def test_one_fault_is_counted_as_one() -> None:
         ({"dataset": {"path": "x", "prevalent": []}}, "dataset.prevalent: List should have at least 1 item"),
         ({"dataset": None}, "dataset: must be a valid dictionary"),
         ({"seed": "many"}, "seed: must be a valid integer"),
-        ({"method": {"name": "pkdt"}}, "method.name: must be one of supervised, kl, pkd, pkdot, mt-pkdot; got 'pkdt'"),
+        ({"method": {"name": "pkdt"}}, f"method.name: must be one of {', '.join(METHODS)}; got 'pkdt'"),
         ({"method": {"name": "pkdt"}}, "did you mean 'pkdot'?"),
-        ({"method": {"alpha": 1}}, "method.name: must be one of supervised, kl, pkd, pkdot, mt-pkdot; got None"),
+        ({"method": {"alpha": 1}}, f"method.name: must be one of {', '.join(METHODS)}; got None"),
         ({"method": "kl"}, "method: must be a valid dictionary"),
         (
             {"method": {"name": "kl", "epsilon": 1}},
@@ -190,6 +190,27 @@ def test_one_fault_is_counted_as_one() -> None:
         ),
         ({"method": {"name": "kl", "alpha": 2}}, "method.alpha: must be less than or equal to 1 (got 2)"),
         ({"method": {"name": "pkdot", "alpha": float("inf")}}, "method.alpha: must be a finite number"),
+        ({"method": {"name": "kl", "alpha": "lerned"}}, "method.alpha: must be a number or 'learned' (got 'lerned')"),
+        ({"method": {"name": "sp", "alpha": None}}, "method.alpha: must be a number or 'learned' (got None)"),
+        ({"method": {"name": "sp", "alpha": -1}}, "method.alpha: must be greater than or equal to 0 (got -1)"),
+        (
+            {"method": {"name": "rkd", "alpha": "learned"}},
+            "method.alpha: unknown key; it belongs to kl, hint, pkd, sp, cc",
+        ),
+        (
+            {"method": {"name": "rkd", "angle_weight": "learned"}},
+            "method.angle_weight: must be a valid number, unable to parse string as a number (got 'learned')",
+        ),
+        (
+            {"method": {"name": "pkd", "preset": "fathful"}},
+            "method.preset: must be 'recommended' or 'faithful' (got 'fathful')",
+        ),
+        ({"method": {"name": "pkd", "selection": "best"}}, "method.selection: must be 'batch', 'sample', 'uniform' or"),
+        (
+            {"method": {"name": "supervised", "preset": "faithful"}},
+            "method.preset: unknown key; it belongs to kl, hint",
+        ),
+        ({"task_loss": "mae"}, "task_loss: must be 'cross_entropy', 'ordinal', 'ccc' or 'mse' (got 'mae')"),
         ({"training": {"optimizer": "adm"}}, "training.optimizer: must be 'adam', 'adamw' or 'sgd' (got 'adm')"),
         ({"trainin": {}}, "trainin: unknown key; did you mean 'training'?"),
         ({"zzz": {}}, "zzz: unknown key; known here: name, seed, dataset"),
@@ -302,6 +323,7 @@ def test_a_new_method_drops_foreign_hyperparameters_and_keeps_the_teachers() -> 
         "theta": None,
         "teachers": ["joint"],
         "selection": "sample",
+        "preset": "recommended",
     }
     assert build_config(apply_overrides(data, {"method.name": "supervised"})).method.model_dump() == {
         "name": "supervised"
@@ -364,7 +386,9 @@ def test_an_assignment_whose_value_is_not_yaml(text: str) -> None:
 # The search space against the fields
 
 
-@pytest.mark.parametrize("path", ["search.trials", "resources.cpus_per_trial", "name", "dataset.path", "seed"])
+@pytest.mark.parametrize("path", [
+    "search.trials", "resources.cpus_per_trial", "name", "dataset.path", "seed", "task_loss",
+])  # fmt: skip
 def test_what_belongs_to_the_run_cannot_be_searched(path: str) -> None:
     (detail,) = space_faults({path: {"choice": [1, 2]}})
     assert detail.startswith(f"search.space.{path}: cannot be searched")
@@ -473,6 +497,86 @@ def test_a_top_k_that_is_not_asked_for_fits_the_batch(
     config = build_config(data)
     assert config.method.top_k == top_k
     assert build_config(config.model_dump(mode="json", by_alias=True)) == config
+
+
+# Presets
+
+FAITHFUL: dict[str, dict[str, Any]] = {
+    "kl": {"alpha": 0.5, "temperature": 2.0, "theta": None},
+    "hint": {"alpha": pytest.approx(0.990099), "theta": None},
+    "pkd": {"alpha": 0.2, "theta": None},
+    "sp": {"alpha": 3000.0},
+    "rkd": {"distance_weight": 25.0, "angle_weight": 50.0},
+    "cc": {"alpha": 0.02, "gamma": 0.4, "order": 2},
+    "crd": {"alpha": pytest.approx(0.444444, rel=1e-5), "temperature": 0.07, "theta": None},
+    "pkdot": {"alpha": 0.6, "epsilon": 0.01, "anchors": "least_similar", "top_k": 30},
+    "mt-pkdot": {
+        "task_weight": 0.8,
+        "alpha": 0.2,
+        "centroid_weight": 0.0,
+        "epsilon": 0.01,
+        "anchors": "least_similar",
+        "top_k": 30,
+    },
+}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
+def test_the_faithful_preset_has_the_authors_settings(name: str) -> None:
+    config = build_config({**BASE, "method": {"name": name, "preset": "faithful"}})
+    assert config.method.model_dump() == {
+        "name": name, "preset": "faithful", "teachers": None, "selection": "batch", **FAITHFUL[name]
+    }  # fmt: skip
+    # The resolved configuration holds the values, so it does not hang on what a preset once meant.
+    assert build_config(config.model_dump(mode="json", by_alias=True)) == config
+
+
+@pytest.mark.parametrize("theta", [None, 0.8])
+def test_a_field_that_is_given_wins_over_the_preset(theta: float | None) -> None:
+    given = {"name": "pkd", "preset": "faithful", "alpha": 0.7, "theta": theta}
+    assert build_config({**BASE, "method": given}).method.model_dump() | given == {
+        **given, "teachers": None, "selection": "batch"
+    }  # fmt: skip
+    # With --set as well, on what the YAML says: there, 0.7 was given and is no default.
+    method = build_config(apply_overrides({**BASE, "method": {**given, "preset": "recommended"}}, {
+        "method.preset": "faithful"
+    })).method  # fmt: skip
+    assert (method.preset, method.alpha, method.theta) == ("faithful", 0.7, theta)
+
+
+def test_a_preset_stays_with_the_teachers_when_the_method_changes() -> None:
+    config = build_config({**BASE, "method": {"name": "pkd", "preset": "faithful"}})
+    method = override(config, {"method.name": "mt-pkdot"}).method
+    assert (method.preset, method.centroid_weight, method.epsilon) == ("faithful", 0.0, 0.01)
+    assert override(config, {"method.name": "mt-pkdot", "method.alpha": 0.9}).method.alpha == 0.9
+
+
+def test_a_preset_can_be_searched() -> None:
+    space = {
+        "method.name": {"choice": ["pkd", "pkdot"]},
+        "method.preset": {"choice": ["recommended", "faithful"]},
+    }
+    config = build_config({**BASE, "method": {"name": "pkdot", "alpha": 0.9}, "search": {"space": space}})
+    for _ in range(2):
+        faithful = override(config, {"method.preset": "faithful"})
+        # What was given stays, what the old preset had filled in does not.
+        assert (faithful.method.alpha, faithful.method.epsilon) == (0.9, 0.01)
+        back = override(faithful, {"method.preset": "recommended"})
+        assert back.method == config.method
+        both = override(config, {"method.preset": "faithful", "method.name": "pkd"}).method
+        assert (both.alpha, both.preset) == (0.2, "faithful")
+        # A run that is resumed reads its own resolved file.
+        config = build_config(config.model_dump(mode="json", by_alias=True))
+    (detail,) = space_faults({"method.preset": {"choice": ["faithful", "paper"]}})
+    assert "may propose 'paper': method.preset: must be 'recommended' or 'faithful'" in detail
+
+
+def test_alpha_may_be_learned_in_some_trials_and_fixed_in_others() -> None:
+    space = {"method.alpha": {"choice": [0.2, "learned"]}}
+    config = build_config({**BASE, "method": {"name": "pkd"}, "search": {"space": space}})
+    assert override(config, {"method.alpha": "learned"}).method.alpha == "learned"
+    (detail,) = space_faults({"method.alpha": {"choice": [0.2, "taught"]}})
+    assert "may propose 'taught': method.alpha: must be a number or 'learned'" in detail
 
 
 def test_conditions_in_a_circle_and_alternatives_out_of_reach() -> None:

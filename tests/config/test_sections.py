@@ -27,6 +27,8 @@ def test_a_minimal_study_has_a_default_for_everything_else() -> None:
     [
         {},
         {"method": {"name": "mt-pkdot", "teachers": ["joint"], "selection": "uniform"}},
+        {"method": {"name": "hint", "alpha": "learned", "preset": "faithful"}, "task_loss": "ordinal"},
+        {"method": {"name": "cc", "alpha": "learned", "order": 3, "selection": "confidence"}},
         {"method": {"name": "supervised"}, "search": {"asha": None, "metric": "accuracy"}},
         {"student": {"fusion": "gated", "encoders": {"fou": {"kind": "gru", "hidden": [17, 29]}}}},
         {
@@ -56,7 +58,7 @@ def test_a_configuration_survives_its_own_plain_form(data: dict[str, Any]) -> No
 
 
 def test_every_method_is_found_under_its_name_and_keeps_what_is_carried_over() -> None:
-    assert len(METHODS) == 5
+    assert len(METHODS) == 10
     for name, kind in METHODS.items():
         method = build_config({**BASE, "method": {"name": name}}).method
         assert type(method) is kind

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial, TrialState
 
-from pkdray.config import Parameter, load_config
+from pkdray.config import Parameter, load_config, override
 from pkdray.errors import ConfigError
 from pkdray.search.samplers import make_sampler
 from pkdray.search.space import flatten, grid, grid_size, parameter_names, suggest
+from pkdray.shipped import find_yaml, shipped
 
 DEMO = Path(__file__).parents[2] / "search_spaces" / "mfeat_demo.yaml"
 
@@ -67,6 +68,15 @@ def test_conditional_parameters_are_there_exactly_when_their_condition_holds() -
         assert ("method.top_k" in values) == (values["method.name"] == "pkdot")
         assert "method.alpha" in values
         assert "training.learning_rate" in values
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_whatever_a_shipped_space_draws_is_a_trial(name: str) -> None:
+    config = load_config(find_yaml(name))
+    seen = draws(config.search.space, 40, flatten(config.model_dump(mode="json", by_alias=True)))
+    methods = {override(config, values).method.name for values in seen}
+    (searched,) = config.search.space.get("method.name", [Parameter(choice=[config.method.name])])
+    assert methods == set(searched.choice or [])
 
 
 def test_values_stay_in_their_domains() -> None:

@@ -90,6 +90,21 @@ def test_a_trial_leaves_its_config_its_curves_its_best_weights_and_its_result(
     assert scores(student, rows, base) == summary["metrics"], "the weights kept are those of the best epoch"
 
 
+def test_a_trial_that_learns_its_weights_logs_them_and_keeps_them_out_of_the_student(
+    tmp_path: Path, base: Plan, arrays
+) -> None:
+    overrides = {**TAUGHT_BY_TWO, "method.alpha": "learned"}
+    summary = run_trial(base, overrides, arrays, tmp_path)
+    curves = pd.read_parquet(tmp_path / CURVES)
+    parts = ("task", "transport", "centroid")
+    assert [name for name in curves.columns if "/weight/" in name] == [f"train/weight/{part}" for part in parts]
+    for part in parts:
+        assert curves[f"train/weight/{part}"].nunique() == len(curves)
+    assert summary["teachers"].keys() == {"joint", "zer"}
+    weights = load_tensors(tmp_path / BEST)[0]
+    assert weights.keys() == fresh_student(base, base.trial_config(overrides)).state_dict().keys()
+
+
 def test_a_trial_that_is_finished_is_not_trained_again(
     tmp_path: Path, base: Plan, arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,11 +122,12 @@ def test_a_trial_that_is_finished_is_not_trained_again(
         run_trial(base, {**OVERRIDES, "method.temperature": 2.0}, arrays, tmp_path)
 
 
-@pytest.mark.parametrize("tnet", ["frozen", "joint", "none"])
+@pytest.mark.parametrize(("tnet", "alpha"), [("frozen", 0.3), ("joint", 0.3), ("none", 0.3), ("frozen", "learned")])
 def test_an_interrupted_trial_goes_on_and_ends_as_if_it_had_not_been(
-    tmp_path: Path, base: Plan, arrays, tnet: str
+    tmp_path: Path, base: Plan, arrays, tnet: str, alpha: float | str
 ) -> None:
-    overrides = {**(TAUGHT_BY_TWO if tnet == "frozen" else OVERRIDES), "student.tnet.training": tnet}
+    method = TAUGHT_BY_TWO if tnet == "frozen" else OVERRIDES
+    overrides = {**method, "student.tnet.training": tnet, "method.alpha": alpha}
     whole = run_trial(base, overrides, arrays, tmp_path / "whole", tnets=tmp_path / "tnets")
     with pytest.raises(KilledError):
         run_trial(base, overrides, arrays, tmp_path / "cut", tnets=tmp_path / "tnets", report=stopped_at(5))

@@ -15,7 +15,7 @@ from torch import nn
 from pkdray.config import TrainingConfig
 from pkdray.embeddings import Rows
 from pkdray.errors import DivergedError, PkdrayError
-from pkdray.training.checkpoints import save_tensors
+from pkdray.training.checkpoints import load_tensors, save_tensors
 from pkdray.training.loop import LAST, Fitted, Workers, derive_seed, fit
 from pkdray.training.metrics import Metric
 
@@ -109,6 +109,64 @@ def test_interrupted_and_continued_is_the_same_as_uninterrupted(tmp_path: Path, 
     continued = train(model, config=config, folder=tmp_path, report=lambda entry: reported.append(entry["epoch"]))
     assert_same(continued, whole)
     assert reported == list(range(stop // 3 * 3 + 1, 9))
+
+
+def learning(forward, batch, hparams):
+    """A step whose loss has two terms, weighed by what is learned beside the network."""
+    error, parts = step(forward, batch, hparams)
+    size = forward(batch["x"]).square().mean()
+    s = hparams["s"]
+    return (-s[0]).exp() * error + (-s[1]).exp() * size + s.sum() + hparams["fixed"], {
+        "half": parts["half"], "weight/error": (-s[0]).exp(), "weight/size": (-s[1]).exp()
+    }  # fmt: skip
+
+
+def to_learn() -> dict[str, torch.Tensor]:
+    return {"s": torch.tensor([0.3, -0.2], requires_grad=True), "fixed": torch.tensor(0.5)}
+
+
+def test_hyperparameters_that_require_a_gradient_are_learned_and_stay_out_of_the_model():
+    given = to_learn()
+    fitted = train(step=learning, hparams=given, config={"epochs": 5})
+    weights = [entry["train/weight/error"] for entry in fitted.history]
+    assert len(set(weights)) == 5
+    # Where a weight is 1 / error, its gradient is 0.
+    away = [abs(np.log(entry["train/weight/error"] * 2 * entry["train/half"])) for entry in fitted.history]
+    assert away[-1] < 0.8 * away[0]
+    assert fitted.model.state_dict().keys() == network().state_dict().keys()
+    # The caller's are as they were, so a second training starts where the first did.
+    assert given["s"].tolist() == pytest.approx([0.3, -0.2])
+    assert given["s"].grad is None
+    assert_same(train(step=learning, hparams=given, config={"epochs": 5}), fitted)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_hyperparameters_do_not_decay(optimizer):
+    def idle(forward, batch, hparams):
+        error, _ = step(forward, batch, hparams)
+        return error + 0 * hparams["s"].sum(), {"s": hparams["s"].sum()}
+
+    config = {"optimizer": optimizer, "weight_decay": 0.5, "epochs": 3}
+    fitted = train(step=idle, hparams={"s": torch.full((2,), 2.0, requires_grad=True)}, config=config)
+    assert [entry["train/s"] for entry in fitted.history] == [4.0] * 3
+
+
+@pytest.mark.parametrize("stop", [2, 5, 7])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_learned_hyperparameters_are_continued_with_the_model(tmp_path: Path, optimizer, stop):
+    config = {"optimizer": optimizer, "weight_decay": 0.1}
+    whole = train(step=learning, hparams=to_learn(), config=config)
+    with pytest.raises(KeyboardInterrupt):
+        train(step=learning, hparams=to_learn(), config=config, folder=tmp_path, report=stop_at(stop))
+    assert_same(train(step=learning, hparams=to_learn(), config=config, folder=tmp_path), whole)
+    if stop > 3:
+        assert "hparams.s" in load_tensors(tmp_path / LAST)[0]
+        assert "hparams.fixed" not in load_tensors(tmp_path / LAST)[0]
+
+
+def test_hyperparameters_are_not_learned_by_several_workers():
+    with pytest.raises(ValueError, match="s cannot be learned by 2 workers"):
+        train(step=learning, hparams=to_learn(), workers=Workers(0, 2))
 
 
 def test_interrupted_twice_and_while_the_best_epoch_is_long_past(tmp_path: Path):

@@ -26,6 +26,7 @@ def test_every_default_is_filled_in(small_dataset, plan):
     assert study.config.teachers.pool[0].modalities == ["face", "voice", "heart"]
     assert study.config.student.fusion == "concat"
     assert study.config.search.metric == "accuracy"
+    assert study.config.task_loss == study.task_loss == "cross_entropy"
     assert study.first_teacher == "joint"
     assert study.task == (4, False)
     assert study.shapes(["heart", "face"]) == {"heart": (3,), "face": (5,)}
@@ -41,6 +42,7 @@ def test_regression_per_frame(small_dataset, plan):
     study = plan(small_dataset("regression", "frames"), {"student.fusion": "gated"})
     assert study.task == (2, True)
     assert study.metric.name == "ccc"
+    assert study.config.task_loss == "ccc"
     assert study.config.student.fusion == "gated"
     assert study.shapes(["voice"]) == {"voice": (6, 7)}
 
@@ -86,6 +88,7 @@ def test_a_trial_is_the_study_with_what_is_proposed(small_dataset, plan):
         "name": "pkd",
         "teachers": None,
         "selection": "batch",
+        "preset": "recommended",
         "alpha": 0.7,
         "theta": 0.4,
     }
@@ -196,6 +199,24 @@ def test_it_travels(small_dataset, plan):
             "vectors",
             {"search.space": {"method.name": {"choice": ["pkd", "kl"]}}},
             "method.name: kl compares class probabilities, which a regression has not; use pkd or pkdot",
+        ),
+        (
+            "regression",
+            "vectors",
+            {"task_loss": "ordinal"},
+            "task_loss: ordinal compares classes, which a regression has not; use ccc or mse",
+        ),
+        (
+            "regression",
+            "frames",
+            {"task_loss": "cross_entropy"},
+            "task_loss: cross_entropy compares classes, which a regression has not; use ccc or mse",
+        ),
+        (
+            "classification",
+            "vectors",
+            {"task_loss": "mse"},
+            "task_loss: mse compares numbers, which classes are not; use cross_entropy or ordinal",
         ),
         (
             "classification",
@@ -330,6 +351,7 @@ def test_the_gate_of_a_regression_needs_sequences_of_several_samples(small_datas
         {"teachers.pool": [{"name": "other"}]},
         {"teachers.pool": [{"name": "joint", "modalities": ["voice"]}]},
         {"search.metric": "macro_f1"},
+        {"task_loss": "ordinal"},
     ],
     ids=str,
 )
@@ -355,6 +377,7 @@ def test_the_fingerprint_changes_with_the_data(small_dataset, plan):
         {"resources.workers_per_teacher": 2},
         # Written out or left to the default, a thing is the same.
         {"search.metric": "accuracy"},
+        {"task_loss": "cross_entropy"},
         {"dataset.privileged": ["voice", "heart"]},
         {"teachers.pool": [{"name": "joint", "modalities": ["face", "voice", "heart"]}]},
         {"dataset.path": "elsewhere"},

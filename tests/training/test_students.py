@@ -30,18 +30,24 @@ METHODS: list[dict[str, Any]] = [
     {"name": "supervised"},
     {"name": "kl"},
     {"name": "kl", "theta": 0.8},
+    {"name": "hint"},
     {"name": "pkd"},
     {"name": "pkd", "theta": 0.8},
+    {"name": "sp", "alpha": 300.0},
+    {"name": "rkd", "distance_weight": 5.0, "angle_weight": 10.0},
+    {"name": "cc", "alpha": 20.0},
+    {"name": "crd"},
     {"name": "pkdot", "top_k": 5},
     {"name": "mt-pkdot", "top_k": 5, "selection": "sample"},
+    {"name": "hint", "alpha": "learned"},
+    {"name": "crd", "alpha": "learned", "theta": 0.8, "selection": "confidence"},
+    {"name": "mt-pkdot", "alpha": "learned", "top_k": 5, "selection": "uniform"},
 ]
 
 
 def label(method: dict[str, Any]) -> str:
-    return method["name"] + ("-gated" if "theta" in method else "")
-
-
-each_method = pytest.mark.parametrize("method", METHODS, ids=label)
+    learned = "-learned" if method.get("alpha") == "learned" else ""
+    return method["name"] + learned + ("-gated" if "theta" in method else "")
 
 
 @pytest.fixture
@@ -87,6 +93,12 @@ def test_every_method_learns(world, task, kind, encoder):
         assert fitted.best[plan.metric.name] > 0.33, label(method)
         shares = [last[f"train/teacher/{name}"] for name in plan.teachers_of(config)]
         assert sum(shares) == pytest.approx(1 if shares else 0), label(method)
+        if method.get("alpha") == "learned":
+            assert last["train/weight/task"] != first["train/weight/task"], label(method)
+        else:
+            weights = {name: value for name, value in last.items() if name.startswith("train/weight/")}
+            weighed = sum(value * last[name.replace("weight/", "")] for name, value in weights.items())
+            assert last["train/loss"] == pytest.approx(weighed, rel=1e-3), label(method)
         # What is reported is what the returned student does.
         val = arrays["val"]
         said = fitted.model({"face": torch.from_numpy(val["input.face"])}).prediction
@@ -95,8 +107,12 @@ def test_every_method_learns(world, task, kind, encoder):
         assert found == pytest.approx({name: fitted.best[name] for name in found}, rel=1e-5)
 
 
-@pytest.mark.parametrize("tnet", ["none", "frozen", "joint"])
-@each_method
+@pytest.mark.parametrize(
+    ("method", "tnet"),
+    [(method, "frozen") for method in METHODS]
+    + [(method, tnet) for method in METHODS[2::4] for tnet in ("none", "joint")],
+    ids=lambda value: label(value) if isinstance(value, dict) else value,
+)
 def test_the_same_seed_is_the_same_student(world, method, tnet):
     plan, arrays = world(
         **{f"method.{name}": value for name, value in method.items()}, **{"student.tnet.training": tnet}
@@ -112,8 +128,9 @@ def test_the_same_seed_is_the_same_student(world, method, tnet):
             np.testing.assert_array_equal(values, kept[split][name])
 
 
-def test_an_interrupted_student_is_continued(world, tmp_path: Path):
-    plan, arrays = world(**{"training.epochs": 6, "training.checkpoint_every": 2})
+@pytest.mark.parametrize("alpha", [0.6, "learned"])
+def test_an_interrupted_student_is_continued(world, tmp_path: Path, alpha):
+    plan, arrays = world(**{"training.epochs": 6, "training.checkpoint_every": 2, "method.alpha": alpha})
 
     def interrupt(metrics):
         if metrics["epoch"] == 5:
@@ -199,6 +216,7 @@ def test_a_joint_tnet_is_regressed_while_the_student_trains(world, tmp_path: Pat
     assert last["train/tnet"] < first["train/tnet"]
     expected = last["train/task"] + 0.6 * last["train/transport"] + 0.5 * last["train/tnet"]
     assert last["train/loss"] == pytest.approx(expected, rel=1e-4)
+    assert last["train/weight/tnet"] == 0.5
     assert not (tmp_path / "tnets").exists()
 
 
@@ -217,8 +235,9 @@ def test_the_labels_alone_need_no_teachers_arrays(world):
     assert_same(train_student(plan, plan.config, bare, seed=5), train_student(plan, plan.config, arrays, seed=5))
 
 
-def test_a_trained_student_fits_a_fresh_one(world):
-    plan, arrays = world()
+@pytest.mark.parametrize("alpha", [0.6, "learned"])
+def test_a_trained_student_fits_a_fresh_one(world, alpha):
+    plan, arrays = world(**{"method.alpha": alpha})
     fitted = train_student(plan, plan.config, arrays, seed=5)
     again = fresh_student(plan, plan.config)
     again.load_state_dict(fitted.model.state_dict())
@@ -241,6 +260,7 @@ def test_predictions_do_not_depend_on_how_rows_are_batched(world):
         ({"method.alpha": 0.5}, False),
         ({"training.epochs": 4}, False),
         ({"student.fusion": "gated"}, False),
+        ({"method.alpha": "learned"}, False),
         ({"search.trials": 3}, True),
         ({"resources.max_failures": 5}, True),
     ],
@@ -251,6 +271,23 @@ def test_what_makes_two_trainings_the_same(small_dataset, plan, overrides, same)
     other = study.trial_config(overrides)
     assert (student_identity(study, other, 5) == student_identity(study, study.config, 5)) == same
     assert student_identity(study, other, 6) != student_identity(study, other, 5)
+
+
+def test_another_task_loss_is_another_student(small_dataset, plan):
+    one, other = plan(small_dataset()), plan(small_dataset(), {"task_loss": "ordinal"})
+    assert student_identity(one, one.config, 5) != student_identity(other, other.config, 5)
+
+
+@pytest.mark.parametrize(("task", "name"), [("classification", "ordinal"), ("regression", "mse")])
+def test_teachers_and_students_train_with_the_task_loss_that_is_named(world, task, name):
+    fields = {"method.name": "pkd", "teachers.training.epochs": 12, "training.epochs": 10}
+    plan, arrays = world(task, **fields, task_loss=name)
+    fitted = train_student(plan, plan.config, arrays, seed=5)
+    assert fitted.best[plan.metric.name] > 0.33
+    default, others = world(task, **fields)
+    assert not np.array_equal(arrays["train"]["joint.embedding"], others["train"]["joint.embedding"])
+    # On the same teachers, too, the student is another one.
+    assert train_student(default, default.config, arrays, seed=5).history[0] != fitted.history[0]
 
 
 @pytest.mark.parametrize(
@@ -279,8 +316,8 @@ def test_one_step_of_stacked_students_is_a_loop_of_singles(world, task, kind, me
         lanes.append(fresh_student(plan, config))
     shared = hyperparameters(config.method)
     alphas = torch.tensor([0.15, 0.5, 0.85])
-    stacked = {name: value.repeat(3) for name, value in shared.items()}
-    if "alpha" in shared:
+    stacked = {name: value.detach().expand(3, *value.shape) for name, value in shared.items()}
+    if "alpha" in shared and config.method.name != "sp":
         stacked["alpha"] = alphas
     skeleton = copy.deepcopy(lanes[0]).to("meta")
 
