@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -10,16 +9,24 @@ from torch import Tensor
 
 from pkdray.losses import _arguments as arguments
 from pkdray.losses._numerics import full_precision, without_autocast
+from pkdray.losses._sinkhorn import solve
 from pkdray.losses.similarity import Anchors, anchored_rows, similarity_matrix
+
+FLOAT64_TOL = 1e-9
+"""Who computes in float64 wants its digits; the value's error is of second order in this one."""
+
+TRAINING_ITERATIONS = 100
+EXACT_ITERATIONS = 5000
+CONVERGED = 0.01
 
 
 class SinkhornInfo(NamedTuple):
-    """How the solver fared, the worst of the three transport problems of each divergence.
+    """How the solver fared on the transport between the two clouds.
 
     Attributes:
-        iterations: Sinkhorn iterations run, integer, leading shape. Problems that are solved together stop together.
-        residual: L2 norm of the error of the marginals, leading shape.
-        converged: residual <= tol, boolean, leading shape.
+        iterations: Sinkhorn iterations run, integer, leading shape.
+        residual: L1 error of the marginals, the share of the mass that is in the wrong place, leading shape.
+        converged: residual <= tol (<= 0.01 where tol is None), boolean, leading shape.
     """
 
     iterations: Tensor
@@ -33,21 +40,27 @@ def sinkhorn_divergence(
     y: Tensor,
     epsilon: float | Tensor,
     *,
-    tol: float = ...,
-    max_iter: int = ...,
+    tol: float | None = ...,
+    max_iter: int | None = ...,
     return_info: Literal[False] = ...,
 ) -> Tensor: ...
 @overload
 def sinkhorn_divergence(
-    x: Tensor, y: Tensor, epsilon: float | Tensor, *, tol: float = ..., max_iter: int = ..., return_info: Literal[True]
+    x: Tensor,
+    y: Tensor,
+    epsilon: float | Tensor,
+    *,
+    tol: float | None = ...,
+    max_iter: int | None = ...,
+    return_info: Literal[True],
 ) -> tuple[Tensor, SinkhornInfo]: ...
 def sinkhorn_divergence(
     x: Tensor,
     y: Tensor,
     epsilon: float | Tensor,
     *,
-    tol: float = 1e-5,
-    max_iter: int = 1000,
+    tol: float | None = None,
+    max_iter: int | None = None,
     return_info: bool = False,
 ) -> Tensor | tuple[Tensor, SinkhornInfo]:
     r"""Debiased Sinkhorn divergence between two clouds of points with uniform weights.
@@ -62,19 +75,20 @@ def sinkhorn_divergence(
     clouds are equal, symmetric, and positive otherwise, up to rounding (in float32 a few 1e-7 times the larger of
     epsilon and the mean cost).
 
-    The optimal potentials come from POT. The gradient is that of the envelope theorem, in x, y and epsilon: one
-    transform of the live cost by the fixed potentials, so nothing of the iteration is recorded. Second derivatives are
-    those of that one transform and not the divergence's. Works under ``torch.func.vmap`` and ``torch.func.grad``.
+    The gradient is that of the envelope theorem, in x, y and epsilon: it comes from the plan, with the value, and
+    nothing of the iteration is recorded. Differentiate once: second derivatives are not the divergence's. Works under
+    ``torch.func.vmap`` and ``torch.func.grad``.
 
     Args:
         x: ``[..., n, k]``; float16 and bfloat16 are computed in float32, under autocast too.
         y: ``[..., m, k]``, same leading shape.
         epsilon: blur^2 > 0, in units of the cost; a float, a 0-d tensor or a tensor of the leading shape (the values
             of a tensor are not checked).
-        tol: stop when the L2 norm of the error of the marginals is below this, in every problem. 1e-5 leaves a relative
-            error of at most 1e-3 in the gradient; float32 cannot meet much less than 1e-6.
-        max_iter: stop after this many iterations in any case. A small epsilon needs many: around 10 where epsilon is
-            near the mean cost, 100 at a tenth of it, above 1,000 at a hundredth.
+        tol: stop when the L1 error of the marginals is below this. None stops in float32 when the gradient is good to
+            about 1 %, which is all that a training can use and takes the fewest iterations; in float64 at 1e-9.
+        max_iter: stop after this many iterations in any case. None: 100 for a float32 gradient (``tol=None``), 5,000
+            otherwise. 4 to 12 are the rule where epsilon is near the mean cost, 10 to 40 at a tenth of it, and at a
+            hundredth 100 may not be enough: the information tells.
         return_info: return a :class:`SinkhornInfo` too.
 
     Returns:
@@ -85,7 +99,7 @@ def sinkhorn_divergence(
 
     Source:
         Feydy et al. (2019), "Interpolating between optimal transport and MMD using Sinkhorn divergences", Eq. 3;
-        PKDOT (2024), step 3.
+        PKDOT (2024), step 3. The algorithm: :mod:`pkdray.losses._sinkhorn`.
 
     Example:
         >>> x, y = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]])
@@ -93,31 +107,27 @@ def sinkhorn_divergence(
         tensor(12.5000)
     """
     _check_clouds(x, y, epsilon)
-    arguments.positive("tol", tol)
-    if max_iter < 1:
+    if tol is not None:
+        arguments.positive("tol", tol)
+    if max_iter is not None and max_iter < 1:
         raise ValueError(f"max_iter is {max_iter}. Choose at least 1 iteration.")
     dtype = torch.promote_types(full_precision(x).dtype, full_precision(y).dtype)
+    if dtype == torch.float64 and tol is None:
+        tol = FLOAT64_TOL
+    if max_iter is None:
+        max_iter = TRAINING_ITERATIONS if tol is None else EXACT_ITERATIONS
+    lead = x.shape[:-2]
+    if isinstance(epsilon, Tensor):
+        blur = epsilon.to(x.device, dtype).expand(lead)
+    else:
+        blur = torch.full(lead, epsilon, dtype=dtype, device=x.device)
     with without_autocast(x):
-        a, b = x.to(dtype), y.to(dtype)
-        blur = (
-            epsilon.to(x.device, dtype)
-            if isinstance(epsilon, Tensor)
-            else torch.full((), epsilon, dtype=dtype, device=x.device)
+        value, iterations, residual, *_ = _Divergence.apply(
+            x.to(dtype), y.to(dtype), blur, tol, max_iter, x.requires_grad or blur.requires_grad
         )
-        # S(x, y) = |mx - my|^2 / 2 + S(x - mx, y - my), exactly, and centred clouds need half the iterations.
-        mean_a, mean_b = a.mean(-2, keepdim=True), b.mean(-2, keepdim=True)
-        shift = (mean_a - mean_b).square().sum((-2, -1)) / 2
-        a, b = a - mean_a, b - mean_b
-        between, info_between = _transport(a, b, blur, tol, max_iter, return_info)
-        within_a, info_a = _transport(a, a, blur, tol, max_iter, return_info)
-        within_b, info_b = _transport(b, b, blur, tol, max_iter, return_info)
-        value = shift + between - (within_a + within_b) / 2
-    if info_between is None or info_a is None or info_b is None:
+    if not return_info:
         return value
-    iterations, residual = (
-        torch.maximum(torch.maximum(p, q), r) for p, q, r in zip(info_between, info_a, info_b, strict=True)
-    )
-    return value, SinkhornInfo(iterations, residual, residual <= tol)
+    return value, SinkhornInfo(iterations, residual, residual <= (CONVERGED if tol is None else tol))
 
 
 def pkdot_loss(
@@ -127,8 +137,8 @@ def pkdot_loss(
     epsilon: float | Tensor,
     top_k: int | Tensor,
     anchors: Anchors = "least_similar",
-    tol: float = 1e-5,
-    max_iter: int = 1000,
+    tol: float | None = None,
+    max_iter: int | None = None,
 ) -> Tensor:
     r"""Sinkhorn divergence between the anchored similarity rows of teacher and student.
 
@@ -146,8 +156,8 @@ def pkdot_loss(
             of 0.1 is an epsilon of 0.01.
         top_k: anchors per row, clamped to B - 1; a 0-d tensor keeps the shapes fixed, see :func:`anchored_rows`.
         anchors: ``"least_similar"`` (the authors' code) or ``"most_similar"``.
-        tol: tolerance of the solver, see :func:`sinkhorn_divergence`.
-        max_iter: cap of the solver, see :func:`sinkhorn_divergence`.
+        tol: of the solver, see :func:`sinkhorn_divergence`.
+        max_iter: of the solver, see :func:`sinkhorn_divergence`.
 
     Returns:
         ``[...]``, a scalar for one batch.
@@ -175,73 +185,70 @@ def pkdot_loss(
     return sinkhorn_divergence(teacher_rows, student_rows, epsilon, tol=tol, max_iter=max_iter)
 
 
-def _transport(
-    x: Tensor, y: Tensor, epsilon: Tensor, tol: float, max_iter: int, with_info: bool
-) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Regularised transport cost of one pair of clouds per lane, and iterations and residual if asked for."""
-    n = x.shape[-2]
-    cost = x.square().sum(-1).unsqueeze(-1) / 2 + y.square().sum(-1).unsqueeze(-2) / 2 - x @ y.mT
-    kernel = -cost / epsilon[..., None, None]
-    u, iterations = _Potentials.apply(kernel.detach(), tol, max_iter)
-    # One transform of the live kernel by the fixed potential: its value is the dual's, which errs only to second order
-    # in u, and its derivative by the cost is the plan, with exact columns.
-    g = -torch.logsumexp(kernel + u.unsqueeze(-1), -2)
-    # log n is added before the mean and not after it: the sum is near 0, and float32 would lose it in a mean near
-    # -log n. Late in training the divergence is 1e-5 of the mean cost, so that this rounding alone would be 1 % of it.
-    f = u + math.log(n)
-    value = epsilon * (f.mean(-1) + g.mean(-1))
-    if not with_info:
-        return value, None
-    rows = (kernel + f.unsqueeze(-1) + g.unsqueeze(-2)).detach().exp().mean(-1)
-    return value, (iterations, torch.linalg.vector_norm((rows - 1) / n, dim=-1))
-
-
-class _Potentials(torch.autograd.Function):
-    """Row potentials u of exp(kernel + u + v) with uniform marginals: constants to autograd, further lanes to vmap."""
+class _Divergence(torch.autograd.Function):
+    """The solver as one operation: lanes of vmap are further problems, and the gradients are ready with the value."""
 
     @staticmethod
-    def forward(kernel: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor]:
-        lead, n, m = kernel.shape[:-2], kernel.shape[-2], kernel.shape[-1]
-        lanes = kernel.reshape(-1, n, m)
-        if not lanes.shape[0]:
-            return kernel.new_zeros((*lead, n)), kernel.new_zeros(lead, dtype=torch.int64)
-        u, iterations = _solve(lanes, tol, max_iter)
-        return u.reshape((*lead, n)), torch.full(lead, iterations, dtype=torch.int64, device=kernel.device)
+    def forward(
+        x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: int, with_all: bool
+    ) -> tuple[Tensor, ...]:
+        lead = x.shape[:-2]
+        if not lead.numel():
+            empty = x.new_zeros(lead)
+            return empty, empty.long(), x.new_zeros(lead), torch.zeros_like(y), torch.zeros_like(x), x.new_zeros(lead)
+        a, b = (cloud.detach().reshape(lead.numel(), *cloud.shape[-2:]) for cloud in (x, y))
+        solution = solve(a, b, epsilon.detach().reshape(-1), tol=tol, max_iter=max_iter, with_all=with_all)
+        # What nobody asked for has no entries: an output of a Function must be a tensor.
+        unasked = x.new_zeros(0)
+        return (
+            solution.value.reshape(lead),
+            solution.iterations.reshape(lead),
+            solution.residual.reshape(lead),
+            solution.grad_y.reshape(y.shape),
+            unasked if solution.grad_x is None else solution.grad_x.reshape(x.shape),
+            unasked.clone() if solution.grad_epsilon is None else solution.grad_epsilon.reshape(lead),
+        )
 
     @staticmethod
-    def setup_context(ctx: Any, _inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(*output)
+    def setup_context(ctx: Any, _inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[3:])
 
     @staticmethod
-    def backward(_ctx: Any, *_grads: Tensor) -> tuple[None, None, None]:
-        return None, None, None
+    def backward(ctx: Any, grad: Tensor, *_unused: Tensor) -> tuple[Tensor | None, ...]:
+        grad_y, grad_x, grad_epsilon = ctx.saved_tensors
+        per_point = grad[..., None, None]
+        needs_x, needs_y, needs_epsilon, *_ = ctx.needs_input_grad
+        return (
+            per_point * grad_x if needs_x else None,
+            per_point * grad_y if needs_y else None,
+            grad * grad_epsilon if needs_epsilon else None,
+            None,
+            None,
+            None,
+        )
 
     @staticmethod
     def vmap(
-        _info: Any, in_dims: tuple[int | None, ...], kernel: Tensor, tol: float, max_iter: int
-    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        lanes = kernel.movedim(in_dims[0] or 0, 0)
-        return _Potentials.apply(lanes, tol, max_iter), (0, 0)
-
-
-def _solve(kernel: Tensor, tol: float, max_iter: int) -> tuple[Tensor, int]:
-    """POT's batched log-domain Sinkhorn on ``[lanes, n, m]``: the row potentials and the iterations run."""
-    # Here and not above: POT takes longer to import than everything else that a student without transport needs.
-    from ot.batch import bregman_log_projection_batch
-
-    # A lane with NaN would never meet the tolerance and keep the others iterating; its value is NaN through its cost.
-    kernel = kernel.nan_to_num()
-    lanes, n, m = kernel.shape
-    # The weights are given, since POT's own default is a float64 tensor on the CPU.
-    solution = bregman_log_projection_batch(
-        kernel,
-        kernel.new_full((lanes, n), 1 / n),
-        kernel.new_full((lanes, m), 1 / m),
-        max_iter=max_iter,
-        tol=tol,
-        grad="detach",
-    )
-    return solution["potentials"][0], solution["n_iters"] + 1
+        info: Any,
+        in_dims: tuple[int | None, ...],
+        x: Tensor,
+        y: Tensor,
+        epsilon: Tensor,
+        tol: float | None,
+        max_iter: int,
+        with_all: bool,
+    ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+        x, y, epsilon = (
+            value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+            for value, dim in zip((x, y, epsilon), in_dims[:3], strict=True)
+        )
+        # Inside vmap a tensor does not know that a gradient is asked for outside of it; here it does.
+        with_all = with_all or x.requires_grad or epsilon.requires_grad
+        if with_all:
+            return _Divergence.apply(x, y, epsilon, tol, max_iter, True), (0,) * 6
+        # Without gradients in x and epsilon their outputs have no entries, and every lane the same ones.
+        return _Divergence.apply(x, y, epsilon, tol, max_iter, False), (0, 0, 0, 0, None, None)
 
 
 def _check_clouds(x: Tensor, y: Tensor, epsilon: float | Tensor) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pkdray.losses import anchored_rows, pkdot_loss, similarity_matrix, sinkhorn_divergence, transport
+from pkdray.losses._sinkhorn import Solution
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="utf-8"))
 
@@ -32,12 +33,12 @@ def tight(x, y, epsilon):
 @pytest.mark.parametrize("case", GOLDEN["divergence"], ids=named)
 @pytest.mark.parametrize(
     ("dtype", "tol", "value_error", "gradient_error"),
-    [(torch.float64, 1e-6, 1e-6, 1e-4), (torch.float32, 1e-5, 1e-4, 1e-3)],
+    [(torch.float64, None, 1e-6, 1e-5), (torch.float32, 1e-5, 1e-4, 1e-3), (torch.float32, None, 1e-3, 1e-2)],
 )
 def test_golden_divergence(reference, case, dtype, tol, value_error, gradient_error):
     x = torch.from_numpy(reference.cloud(case["n"], case["k"], 0.0)).to(dtype)
     y = torch.from_numpy(reference.cloud(case["m"], case["k"], 0.7)).to(x.dtype).requires_grad_()
-    value = sinkhorn_divergence(x, y, case["epsilon"], tol=tol, max_iter=5000)
+    value = sinkhorn_divergence(x, y, case["epsilon"], tol=tol)
     (gradient,) = torch.autograd.grad(value, y)
     assert value.dtype == dtype
     # In float32 the terms of the difference, of the size of epsilon, are rounded whatever the divergence is.
@@ -54,7 +55,7 @@ def test_golden_pkdot(reference, case, dtype):
     student = torch.from_numpy(reference.cloud(case["size"], case["width"], 0.4)).to(dtype)
     teacher = torch.from_numpy(reference.cloud(case["size"], case["width"] + 2, 0.0)).to(dtype)
     value = pkdot_loss(student, teacher, epsilon=case["epsilon"], top_k=case["top_k"], anchors=case["anchors"])
-    assert value.item() == pytest.approx(case["value"], rel=1e-4 if dtype == torch.float32 else 1e-6)
+    assert value.item() == pytest.approx(case["value"], rel=1e-3 if dtype == torch.float32 else 1e-6)
 
 
 def test_the_golden_file_is_what_its_script_writes(reference):
@@ -213,10 +214,22 @@ def test_vmap_equals_a_loop(randn):
     torch.testing.assert_close(by_epsilon[2], loss(student[0], teacher[0], 1.0, 3), rtol=1e-8, atol=1e-12)
 
 
-def test_the_solver_takes_lanes_of_vmap_from_any_dimension(randn):
-    kernel = -randn(3, 7, 13).square()
-    potentials = torch.func.vmap(lambda k: transport._Potentials.apply(k, 1e-9, 1000), in_dims=2)(kernel.movedim(0, 2))
-    torch.testing.assert_close(potentials[0], transport._Potentials.apply(kernel, 1e-9, 1000)[0])
+def test_vmap_takes_its_lanes_from_any_dimension(randn):
+    x, y = randn(7, 3, 5), randn(13, 5, 3)
+    values = torch.func.vmap(lambda a, b: tight(a, b, 1.0), in_dims=(1, 2))(x, y)
+    torch.testing.assert_close(values[1], tight(x[:, 1], y[:, :, 1], 1.0))
+
+
+def test_a_gradient_asked_for_outside_of_vmap_reaches_every_argument(randn):
+    x, y, epsilon = randn(3, 7, 5), randn(3, 7, 5), torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+
+    def total(x, y, epsilon):
+        return torch.func.vmap(tight)(x, y, epsilon).sum()
+
+    expected = torch.func.grad(lambda *values: tight(*values).sum(), argnums=(0, 1, 2))(x, y, epsilon)
+    torch.testing.assert_close(torch.func.grad(total, argnums=(0, 1, 2))(x, y, epsilon), expected)
+    live = [value.clone().requires_grad_() for value in (x, y, epsilon)]
+    torch.testing.assert_close(torch.autograd.grad(total(*live), live), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -284,7 +297,10 @@ def test_the_order_of_the_samples_does_not_matter_but_that_of_the_anchors_does(r
 def test_nothing_but_the_solver_reads_values_on_the_host(monkeypatch):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    monkeypatch.setattr(transport, "_solve", lambda kernel, tol, max_iter: (kernel.new_zeros(kernel.shape[:2]), 1))
+    def solve(x, y, epsilon, **_options):
+        return Solution(epsilon, y, x, epsilon, epsilon.long(), epsilon)
+
+    monkeypatch.setattr(transport, "solve", solve)
     with FakeTensorMode():
         student = torch.randn(13, 5, requires_grad=True)
         epsilon, top_k = torch.rand(()), torch.ones((), dtype=torch.int64)

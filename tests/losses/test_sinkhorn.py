@@ -1,0 +1,192 @@
+"""The fast solver against a float64 reference, geomloss and POT, in the situations that a training meets."""
+
+from __future__ import annotations
+
+import geomloss
+import ot
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pkdray.losses import _sinkhorn as sinkhorn
+from pkdray.losses import anchored_rows, similarity_matrix, sinkhorn_divergence
+
+STAGES = ("late", "mid", "early", "random")
+
+
+def situation(stage, seed=0, size=67, top_k=30, anchors="least_similar"):
+    """Anchored rows of a teacher whose embeddings cluster, and of a student at a stage of its training, float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    teacher = noise(6, 64)[torch.randint(0, 6, (size,), generator=generator)] + 0.7 * noise(size, 64)
+    student = {
+        "late": teacher + 0.05 * noise(size, 64),
+        "mid": teacher + 0.5 * noise(size, 64),
+        "early": noise(1, 64) + 0.1 * noise(size, 64),
+        "random": noise(size, 64),
+    }[stage]
+    return anchored_rows(similarity_matrix(teacher), similarity_matrix(student), top_k, anchors)
+
+
+def with_gradient(x, y, epsilon, **options):
+    y = y.clone().requires_grad_()
+    value = sinkhorn_divergence(x, y, epsilon, **options)
+    return value.detach(), torch.autograd.grad(value.sum(), y)[0]
+
+
+def relative(found, expected):
+    return ((found.double() - expected).norm() / expected.norm()).item()
+
+
+def log_domain_divergence(x, y, epsilon):
+    """POT's own log-domain solver in float64 on each of the three problems, and the gradient from its plans."""
+
+    def solve(a, b):
+        found = ot.solve(torch.cdist(a, b) ** 2 / 2, reg=epsilon, reg_type="KL", max_iter=50_000, tol=1e-12)
+        return found.value, found.plan
+
+    between, plan = solve(x, y)
+    within_x, _ = solve(x, x)
+    within_y, own = solve(y, y)
+    gradient = (plan.sum(0)[:, None] * y - plan.T @ x) - (own.sum(0)[:, None] * y - own @ y)
+    return between - (within_x + within_y) / 2, gradient
+
+
+@pytest.mark.parametrize("anchors", ["least_similar", "most_similar"])
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.05])
+def test_float32_is_good_enough_for_a_training_wherever_it_stands(stage, epsilon, anchors):
+    x, y = situation(stage, anchors=anchors)
+    expected, gradient = log_domain_divergence(x, y, epsilon)
+    value, found = with_gradient(x.float(), y.float(), epsilon)
+    assert relative(value, expected) <= 1e-3
+    assert relative(found, gradient) <= 1e-2
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_so_it_is_at_a_thousandth_but_for_a_few(stage):
+    """Against our own exact mode, since POT takes minutes here; test_transport.py holds that to golden data."""
+    x, y = situation(stage, size=31)
+    expected, gradient = with_gradient(x, y, 1e-3, tol=1e-10, max_iter=20_000)
+    value, found = with_gradient(x.float(), y.float(), 1e-3)
+    assert relative(value, expected) <= 1e-3
+    assert relative(found, gradient) <= 5e-2
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 2**31),
+    st.sampled_from([0.05, 0.3, 2.0]),
+    st.sampled_from([(13, 13), (7, 29), (29, 7), (2, 2), (1, 5)]),
+    st.sampled_from([0.01, 1.0, 5.0]),
+)
+def test_any_clouds(seed, epsilon, sizes, scale):
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (torch.randn(size, 3, generator=generator, dtype=torch.float64) for size in sizes)
+    x, y = x, scale * y + 1
+    exact, gradient = with_gradient(x, y, epsilon, tol=1e-9, max_iter=20_000)
+    value, found = with_gradient(x.float(), y.float(), epsilon)
+    assert relative(value, exact) <= 2e-3
+    assert relative(found, gradient) <= 3e-2
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 0.1])
+def test_geomloss_nears_it_as_its_annealing_slows_down(epsilon):
+    x, y = situation("mid", size=29, top_k=11)
+    value, gradient = with_gradient(x, y, epsilon)
+    errors = []
+    for scaling in (0.5, 0.9, 0.99):
+        with torch.enable_grad():
+            live = y.clone().requires_grad_()
+            peer = geomloss.SamplesLoss("sinkhorn", p=2, blur=epsilon**0.5, scaling=scaling)(x, live)
+            errors.append(relative(torch.autograd.grad(peer, live)[0], gradient))
+    assert peer.item() == pytest.approx(value.item(), rel=1e-3)
+    assert errors[2] <= 2e-2
+    assert errors[2] < errors[0]
+
+
+def test_an_outlier_that_costs_more_than_the_floor_is_served(reference):
+    """e^-60 is the smallest weight of a kernel; here a point of y is 200 epsilon from everybody."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(13, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    y[4] += 20
+    expected, gradient = reference.divergence(x.numpy(), y.numpy(), 1.0)
+    assert sinkhorn_divergence(x, y, 1.0).item() == pytest.approx(expected, rel=1e-6)
+    value, found = with_gradient(x.float(), y.float(), 1.0)
+    assert value.item() == pytest.approx(expected, rel=1e-3)
+    assert relative(found, torch.from_numpy(gradient)) <= 1e-2
+
+
+def test_problems_solved_together_equal_each_alone(monkeypatch):
+    lanes = [situation(stage, seed, size=31) for seed in (0, 1) for stage in STAGES]
+    x, y = (torch.stack(side).float() for side in zip(*lanes, strict=True))
+    epsilon = torch.tensor([1.0, 0.1, 0.01, 0.001, 0.01, 1.0, 0.001, 0.1])
+    values, info = sinkhorn_divergence(x, y, epsilon, return_info=True)
+    _, gradients = with_gradient(x, y, epsilon)
+    for lane in range(8):
+        alone, alone_info = sinkhorn_divergence(x[lane], y[lane], epsilon[lane].item(), return_info=True)
+        assert relative(values[lane], alone) <= 1e-3
+        assert relative(gradients[lane], with_gradient(x[lane], y[lane], epsilon[lane].item())[1]) <= 2e-2
+        # It may stay longer, until enough others have finished too, but never shorter.
+        assert info.iterations[lane] >= alone_info.iterations
+    assert len(set(info.iterations.tolist())) > 1
+    monkeypatch.setattr(sinkhorn, "CHUNK", 2 * 31 * 31)
+    torch.testing.assert_close(sinkhorn_divergence(x, y, epsilon), values, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(with_gradient(x, y, epsilon)[1], gradients, rtol=1e-1, atol=1e-4)
+
+
+def test_where_float32_overflows_pot_takes_over(monkeypatch):
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(3, 13, 5, generator=generator) for _ in range(2))
+    asked = []
+    start_again = sinkhorn._Scaling.start_again_in_the_log_domain
+    monkeypatch.setattr(
+        sinkhorn._Scaling,
+        "start_again_in_the_log_domain",
+        lambda scaling: asked.append(len(scaling.kernel)) or start_again(scaling),
+    )
+    epsilon = torch.tensor([1.0, 1e-12, 0.5])
+    value, gradient = with_gradient(x, y, epsilon)
+    assert asked == [1]
+    assert value.isfinite().all()
+    assert gradient.isfinite().all()
+    cost = torch.cdist(x[1], y[1]).square() / 2
+    # With an epsilon of nothing it is the assignment problem; the dual that was reached is a bound from below.
+    assignment = ot.emd2([], [], cost.double().numpy())
+    assert 0.9 * assignment <= value[1].item() <= 1.001 * assignment
+    _, info = sinkhorn_divergence(x, y, epsilon, return_info=True)
+    assert info.converged.tolist() == [True, False, True]
+    torch.testing.assert_close(value[2], sinkhorn_divergence(x[2], y[2], 0.5), rtol=1e-3, atol=0)
+
+
+def test_clouds_that_are_no_numbers_are_not_tried_twice(monkeypatch):
+    def refuse(scaling):
+        raise AssertionError
+
+    monkeypatch.setattr(sinkhorn._Scaling, "start_again_in_the_log_domain", refuse)
+    x = torch.randn(2, 7, 3)
+    x[0, 0, 0] = torch.nan
+    assert sinkhorn_divergence(x, x.flip(1), 0.1).isnan().tolist() == [True, False]
+
+
+def test_it_adapts_to_clusters_that_the_plain_iteration_creeps_on():
+    """Between clusters the plain iteration moves next to no mass; the observed rate tells how far to go beyond it."""
+    x, y = situation("late", size=67, anchors="most_similar")
+    _, info = sinkhorn_divergence(x, y, 0.1, tol=1e-6, return_info=True)
+    assert info.converged
+    assert info.iterations.item() <= plain_iterations(-torch.cdist(x, y).square() / 2 / 0.1, tol=1e-6) / 2
+
+
+def plain_iterations(kernel, tol):
+    log_v = torch.zeros(kernel.shape[1], dtype=torch.float64)
+    for iteration in range(5000):
+        log_u = -torch.logsumexp(kernel + log_v, 1)
+        log_v = -torch.logsumexp(kernel + log_u[:, None], 0)
+        rows = (kernel + log_u[:, None] + log_v).exp().sum(1)
+        if (rows - 1).abs().mean() <= tol:
+            break
+    return iteration
