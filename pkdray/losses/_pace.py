@@ -40,7 +40,7 @@ class Pace:
     def __init__(self, spread: Sequence[float], cost: Sequence[float], tol: float | None) -> None:
         self._spread, self._tol = spread, tol
         self._weights = [min(max(1.25 + 0.27 * math.log10(max(value, 1e-9)), 1.0), 1.8) for value in cost]
-        self._seen: tuple[int, Sequence[float]] | None = None
+        self._seen: tuple[int, Sequence[float]] = 0, [math.inf] * len(cost)
 
     def weight(self, like: Tensor) -> float | Tensor:
         """The weight of the next steps: a number for one problem, ``[L, 1, 1]`` for several."""
@@ -52,9 +52,12 @@ class Pace:
         """The pace of the named problems alone."""
         part = copy.copy(self)
         part._spread, part._weights = [self._spread[lane] for lane in lanes], [self._weights[lane] for lane in lanes]
-        if self._seen is not None:
-            part._seen = self._seen[0], [self._seen[1][lane] for lane in lanes]
+        part._seen = self._seen[0], [self._seen[1][lane] for lane in lanes]
         return part
+
+    def first_look(self, iteration: int, residual: Sequence[float]) -> None:
+        """Remember a residual: one look shows no rate, and a small step may be one of many."""
+        self._seen = iteration, residual
 
     def going(self, iteration: int, residual: Sequence[float], value: Sequence[float]) -> list[int]:
         """The problems that must go on (one that is NaN need not); adapts the weights to the rates seen.
@@ -64,11 +67,8 @@ class Pace:
             residual: L1 error of the marginals.
             value: the divergence so far, in units of epsilon, without the distance of the means.
         """
-        seen, self._seen = self._seen, (iteration, residual)
-        if seen is None:
-            # One look shows no rate, and a small step may be one of many.
-            return list(range(len(residual)))
-        since, before = iteration - seen[0], seen[1]
+        (last, before), self._seen = self._seen, (iteration, residual)
+        since = iteration - last
         going = []
         for lane, now in enumerate(residual):
             rate = (now / before[lane]) ** (1 / since) if 0 < now < before[lane] else 1.0

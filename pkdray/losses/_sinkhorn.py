@@ -38,10 +38,6 @@ CHUNK = 2**17
 """Entries of the kernels that are worked on together on a CPU, so that they stay in a core's cache."""
 
 
-LOG_DOMAIN_ITERATIONS = 1000
-LOG_DOMAIN_TOLERANCE = 1e-5
-
-
 class Solution(NamedTuple):
     """Divergences of ``[L]`` problems, their gradients (None where not asked for), and how the solver fared.
 
@@ -53,10 +49,19 @@ class Solution(NamedTuple):
     grad_x: Tensor | None
     grad_epsilon: Tensor | None
     iterations: Tensor
-    residual: Tensor
+    residual: Tensor | None
 
 
-def solve(x: Tensor, y: Tensor, epsilon: Tensor, *, tol: float | None, max_iter: int, with_all: bool) -> Solution:
+def solve(
+    x: Tensor,
+    y: Tensor,
+    epsilon: Tensor,
+    *,
+    tol: float | None,
+    max_iter: int,
+    with_all: bool = False,
+    with_info: bool = False,
+) -> Solution:
     """Divergences of L pairs of clouds and their gradients.
 
     Args:
@@ -66,12 +71,13 @@ def solve(x: Tensor, y: Tensor, epsilon: Tensor, *, tol: float | None, max_iter:
         tol: L1 error of the marginals to stop at; None stops when the gradient is good to about 1 %.
         max_iter: iterations of the cross term at most.
         with_all: compute the gradients in x and epsilon too.
+        with_info: compute the residual too.
     """
     lanes = max(1, CHUNK // (x.shape[1] * y.shape[1]))
     if x.device.type != "cpu" or len(x) <= lanes:
-        return _solve(x, y, epsilon, tol, max_iter, with_all)
+        return _solve(x, y, epsilon, tol, max_iter, with_all, with_info)
     parts = [
-        _solve(*piece, tol, max_iter, with_all)
+        _solve(*piece, tol, max_iter, with_all, with_info)
         for piece in zip(x.split(lanes), y.split(lanes), epsilon.split(lanes), strict=True)
     ]
 
@@ -82,39 +88,58 @@ def solve(x: Tensor, y: Tensor, epsilon: Tensor, *, tol: float | None, max_iter:
     return Solution(*map(whole, Solution._fields))
 
 
-def _solve(x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: int, with_all: bool) -> Solution:
+def _solve(
+    x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: int, with_all: bool, with_info: bool
+) -> Solution:
     lanes, n, m = len(x), x.shape[1], y.shape[1]
     unit = epsilon.sqrt().view(-1, 1, 1)
-    mean_x, mean_y = x.sum(1, keepdim=True).mul_(1 / n), y.sum(1, keepdim=True).mul_(1 / m)
+    mean_x, mean_y = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
     shift = mean_y - mean_x
     x, y = (x - mean_x).div_(unit), (y - mean_y).div_(unit)
     half_x, half_y = _half_squares(x), _half_squares(y)
+    left_x, left_y, right_y = _left(x, half_x), _left(y, half_y), _right(y, half_y, n)
     if n == m:
         # One batch for both: an operation costs more to start than to run at these sizes.
-        both = _symmetric(torch.cat([x, y]), torch.cat([half_x, half_y]), tol)
+        both = _symmetric(torch.cat([left_x, left_y]), torch.cat([_right(x, half_x, n), right_y]), tol)
         of_x, of_y = both.lanes(0, lanes), both.lanes(lanes, 2 * lanes)
     else:
-        of_x, of_y = _symmetric(x, half_x, tol), _symmetric(y, half_y, tol)
-    cross = _cross(x, y, half_x, half_y, of_x.potential, of_y.potential, tol, max_iter)
-    row_sums = cross.row_sums()
-    residual = (row_sums - 1).abs_().sum((1, 2)).mul_(1 / n)
+        of_x = _symmetric(left_x, _right(x, half_x, n), tol)
+        of_y = _symmetric(left_y, _right(y, half_y, m), tol)
+    scaling = _Scaling.start(left_x, right_y, of_x.potential, of_y.potential)
+    spread = half_x.mean(1).flatten()
+    pace = Pace(spread.tolist(), (spread + half_y.mean(1).flatten()).tolist(), tol)
+    cross = _cross(scaling, pace, max_iter)
 
     value = (cross.value * epsilon).add_(shift.square().sum((1, 2)), alpha=0.5)
     from_x, from_y = cross.to_columns(x), of_y.to_rows(y)
     grad_y = (from_y - from_x).mT.mul(unit).add_(shift).mul_(1 / m)
+    if not with_all and not with_info:
+        return Solution(value, grad_y, None, None, cross.iterations, None)
+    missing = cross.row_sums().sub_(1)
+    residual = missing.abs().mean((1, 2))
     if not with_all:
         return Solution(value, grad_y, None, None, cross.iterations, residual)
     within_x = of_x.to_rows(x)
-    # The columns of the plan sum to 1; its rows do to the residual alone, so their sums stay in the formula.
-    grad_x = ((within_x - cross.to_rows(y)).mT + x * (row_sums.mT - 1)).mul_(unit).sub_(shift).mul_(1 / n)
+    # The columns of the plan sum to 1; its rows do to the residual alone, so what they miss stays in the formulas.
+    grad_x = ((within_x - cross.to_rows(y)).mT + x * missing.mT).mul_(unit).sub_(shift).mul_(1 / n)
     # dW / d epsilon is the relative entropy of the plan: (W - <P, C>) / epsilon.
-    missed = ((row_sums - 1) * half_x).sum((1, 2)).mul_(1 / n)
     products = _mean_product(y, from_x) - _mean_product(y, from_y) / 2 - _mean_product(x, within_x) / 2
-    return Solution(value, grad_y, grad_x, cross.value + products - missed, cross.iterations, residual)
+    grad_epsilon = cross.value + products - (missing.mT * half_x).mean((1, 2))
+    return Solution(value, grad_y, grad_x, grad_epsilon, cross.iterations, residual)
 
 
 def _half_squares(points: Tensor) -> Tensor:
-    return (points * points).sum(-1).unsqueeze(1).mul_(0.5)
+    return (points * points).sum(-1, keepdim=True).mul_(0.5)
+
+
+def _left(points: Tensor, half: Tensor) -> Tensor:
+    """[p, -|p|^2 / 2, 1]: its products with :func:`_right` are the exponents, in one pass."""
+    return torch.cat([points, -half, torch.ones_like(half)], -1)
+
+
+def _right(points: Tensor, half: Tensor, rows: int) -> Tensor:
+    """[q, 1, -|q|^2 / 2 - log n], so that p . q is minus the cost and the kernel carries the 1 / n of its n rows."""
+    return torch.cat([points, torch.ones_like(half), -half - math.log(rows)], -1)
 
 
 def _mean_product(points: Tensor, images: Tensor) -> Tensor:
@@ -138,9 +163,8 @@ class _Symmetric(NamedTuple):
         return torch.bmm(points.mT * self.u, self.kernel).mul_(self.v)
 
 
-def _symmetric(points: Tensor, half: Tensor, tol: float | None) -> _Symmetric:
-    n = points.shape[1]
-    kernel = torch.baddbmm(-half.mT, points, points.mT).sub_(half).clamp_(FLOOR, 0).sub_(math.log(n)).exp_()
+def _symmetric(left: Tensor, right: Tensor, tol: float | None) -> _Symmetric:
+    kernel = torch.bmm(left, right.mT).clamp_(FLOOR, 0).exp_()
     before = now = kernel.sum(-1).unsqueeze(1).log_().mul_(-0.5)
     weight = 1.0
     for step in range(5 if tol is None else 2 + math.ceil(math.log(min(tol, 0.1)) / math.log(0.17))):
@@ -151,7 +175,7 @@ def _symmetric(points: Tensor, half: Tensor, tol: float | None) -> _Symmetric:
     u = now.exp()
     log_v = torch.bmm(u, kernel).log_().neg_()
     # The mean of two successive potentials: their errors cancel to first order.
-    return _Symmetric(kernel, u, log_v.exp(), (now + log_v).mul_(0.5))
+    return _Symmetric(kernel, u, log_v.exp(), torch.lerp(now, log_v, 0.5))
 
 
 class _Cross(NamedTuple):
@@ -178,32 +202,10 @@ class _Cross(NamedTuple):
         return torch.bmm(self.v, self.kernel.mT).mul_(self.u).mul_(share)
 
 
-def _cross(
-    x: Tensor,
-    y: Tensor,
-    half_x: Tensor,
-    half_y: Tensor,
-    self_x: Tensor,
-    self_y: Tensor,
-    tol: float | None,
-    max_iter: int,
-) -> _Cross:
-    spread = half_x.sum((1, 2)).mul_(1 / x.shape[1])
-    cost = half_y.sum((1, 2)).mul_(1 / y.shape[1]).add_(spread)
-    pace = Pace(spread.tolist(), cost.tolist(), tol)
-    scaling = _Scaling.start(x, y, half_y, half_x - self_x, -self_y)
+def _cross(scaling: _Scaling, pace: Pace, max_iter: int) -> _Cross:
     log_u, iterations = _iterate(scaling, pace, max_iter)
     log_v = scaling.column_step(log_u)
-    value = scaling.value(log_u, log_v)
-    lost = torch.nonzero(value.isfinite().logical_not() & cost.isfinite()).flatten().tolist()
-    if lost:
-        rest = scaling.only(lost)
-        iterations[lost] = rest.start_again_in_the_log_domain()
-        scaling.put(lost, rest)
-        log_u[lost], log_v[lost] = 0, 0
-        value = scaling.value(log_u, log_v)
-    u, v = log_u.exp(), log_v.exp()
-    return _Cross(scaling.kernel, u, v, value, iterations)
+    return _Cross(scaling.kernel, log_u.exp(), log_v.exp(), scaling.value(log_u, log_v), iterations)
 
 
 def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, Tensor]:
@@ -211,16 +213,19 @@ def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, Tensor
     scaling = whole
     log_u = scaling.row_step(torch.zeros_like(scaling.columns))
     log_v = scaling.column_step(log_u)
-    far = _beyond(log_v, LARGEST_POTENTIAL)
+    far = bool((log_v > LARGEST_POTENTIAL).any())
     if far:
         log_u, log_v = scaling.reach_every_column(log_u)
     result, iterations = log_u, [max_iter] * len(log_u)
     where = list(range(len(log_u)))
+    weight = pace.weight(log_u)
     for iteration in range(1, max_iter):
         step = scaling.row_step(log_v)
-        if iteration == 1 or iteration % CHECK_EVERY == 0:
-            residual = (step - log_u).abs_().sum((1, 2)).mul_(1 / log_u.shape[2])
-            going = pace.going(iteration, residual.tolist(), scaling.value(log_u, log_v).tolist())
+        if iteration == 1:
+            pace.first_look(iteration, scaling.look(log_u, log_v, step)[0])
+        elif iteration % CHECK_EVERY == 0:
+            residual, value, largest = scaling.look(log_u, log_v, step)
+            going = pace.going(iteration, residual, value)
             if len(going) <= len(where) // 2:
                 # The finished leave, so that one slow problem does not hold the others up.
                 for lane in set(range(len(where))) - set(going):
@@ -232,7 +237,7 @@ def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, Tensor
                 where = [where[lane] for lane in going]
                 scaling, pace = scaling.only(going), pace.only(going)
                 log_u, log_v, step = log_u[going], log_v[going], step[going]
-            if _beyond(log_u, LARGEST_POTENTIAL) or _beyond(log_v, LARGEST_POTENTIAL):
+            if any(potential > LARGEST_POTENTIAL for potential in largest):
                 far = True
                 step = scaling.absorb(log_u, log_v, step)
                 log_u, log_v = torch.zeros_like(log_u), torch.zeros_like(log_v)
@@ -250,10 +255,6 @@ def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, Tensor
     return result, torch.tensor(iterations, device=log_u.device)
 
 
-def _beyond(potentials: Tensor, limit: float) -> bool:
-    return bool((potentials.abs() > limit).any())
-
-
 def _put(whole: Tensor, where: list[int], part: Tensor) -> Tensor:
     if len(part) == len(whole):
         return part
@@ -265,25 +266,24 @@ def _put(whole: Tensor, where: list[int], part: Tensor) -> Tensor:
 class _Scaling:
     """The kernel between two clouds and its two half steps.
 
-    ``rows`` and ``columns`` are the potentials that the kernel holds already; ``base_rows`` and ``base_columns`` what
-    the divergence adds to the cross term's potentials: |x_i|^2 / 2, and the self terms' potentials taken off.
+    ``rows`` and ``columns`` are the potentials that the kernel holds already, less those of the self terms, which the
+    divergence takes off.
     """
 
-    x: Tensor
-    y: Tensor
-    half_y: Tensor
-    base_rows: Tensor
-    base_columns: Tensor
+    left: Tensor
+    right: Tensor
+    self_x: Tensor
+    self_y: Tensor
     rows: Tensor
     columns: Tensor
     kernel: Tensor
 
     @classmethod
-    def start(cls, x: Tensor, y: Tensor, half_y: Tensor, base_rows: Tensor, base_columns: Tensor) -> _Scaling:
-        exponent = torch.baddbmm(-half_y, x, y.mT)
+    def start(cls, left: Tensor, right: Tensor, self_x: Tensor, self_y: Tensor) -> _Scaling:
+        exponent = torch.bmm(left, right.mT)
         rows = exponent.amax(2, keepdim=True).neg_()
-        kernel = exponent.add_(rows).clamp_(min=FLOOR).sub_(math.log(x.shape[1])).exp_()
-        return cls(x, y, half_y, base_rows, base_columns, rows.mT, torch.zeros_like(half_y), kernel)
+        kernel = exponent.add_(rows).clamp_(min=FLOOR).exp_()
+        return cls(left, right, self_x, self_y, rows.mT - self_x, -self_y, kernel)
 
     def row_step(self, log_v: Tensor) -> Tensor:
         """The potentials of x that make the rows right."""
@@ -301,49 +301,31 @@ class _Scaling:
         The self terms are taken off point by point, before the mean: late in training the divergence is a
         ten-thousandth of its terms, and the rounding of their means would be 1 % of it.
         """
-        of_x = (self.rows + self.base_rows).add_(log_u).sum((1, 2))
-        of_y = (self.columns + self.base_columns).add_(log_v).sum((1, 2))
-        return of_x.mul_(1 / log_u.shape[2]).add_(of_y, alpha=1 / log_v.shape[2])
+        of_x, of_y = (self.rows + log_u).sum(2), (self.columns + log_v).sum(2)
+        return of_x.mul_(1 / log_u.shape[2]).add_(of_y, alpha=1 / log_v.shape[2]).flatten()
 
-    def reach_every_column(self, log_u: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a column step in the log domain, for points of y that are out of reach of every row's kernel."""
-        self.rows = self.rows + log_u
-        exponent = torch.baddbmm(-self.half_y, self.x, self.y.mT).add_(self.rows.mT).sub_(math.log(self.x.shape[1]))
-        self.columns = exponent.logsumexp(1, keepdim=True).neg_()
-        self.kernel = exponent.add_(self.columns).clamp_(min=FLOOR).exp_()
-        return torch.zeros_like(log_u), torch.zeros_like(self.columns)
+    def look(self, log_u: Tensor, log_v: Tensor, step: Tensor) -> tuple[list[float], list[float], list[float]]:
+        """Residual, value and largest potential of each problem, in one copy to the host."""
+        residual = (step - log_u).abs_().sum(2).flatten()
+        largest_u, largest_v = log_u.abs().amax(2).flatten(), log_v.abs().amax(2).flatten()
+        found = torch.stack([residual, self.value(log_u, log_v), largest_u, largest_v]).tolist()
+        return [total / step.shape[2] for total in found[0]], found[1], list(map(max, found[2], found[3]))
 
     def absorb(self, log_u: Tensor, log_v: Tensor, step: Tensor) -> Tensor:
         """Multiply the potentials into the kernel; return the step relative to it."""
         self.rows, self.columns = self.rows + log_u, self.columns + log_v
-        exponent = torch.baddbmm(self.columns - self.half_y, self.x, self.y.mT).add_(self.rows.mT)
-        self.kernel = exponent.clamp_(min=FLOOR).sub_(math.log(self.kernel.shape[1])).exp_()
+        exponent = self._exponent().add_(self.columns + self.self_y)
+        self.kernel = exponent.clamp_(min=FLOOR).exp_()
         return step - log_u
 
-    def start_again_in_the_log_domain(self) -> int:
-        """Let POT find the plan, slowly; return its iterations.
-
-        For costs of a million epsilon and more, where float32 overflows on the way to a plan that is all but an
-        assignment.
-        """
-        # Here and not above: POT takes longer to import than everything else that a student needs.
-        from ot.batch import bregman_log_projection_batch
-
-        lanes, n, m = self.kernel.shape
-        exponent = torch.baddbmm(-self.half_y, self.x, self.y.mT)
-        solution = bregman_log_projection_batch(
-            exponent,
-            exponent.new_full((lanes, n), 1 / n),
-            exponent.new_full((lanes, m), 1 / m),
-            max_iter=LOG_DOMAIN_ITERATIONS,
-            tol=LOG_DOMAIN_TOLERANCE,
-            grad="detach",
-        )
-        self.rows = solution["potentials"][0].unsqueeze(1) + math.log(n)
-        exponent.add_(self.rows.mT).sub_(math.log(n))
-        self.columns = exponent.logsumexp(1, keepdim=True).neg_()
-        self.kernel = exponent.add_(self.columns).exp_()
-        return int(solution["n_iters"]) + 1
+    def reach_every_column(self, log_u: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a column step in the log domain, for points of y that are out of reach of every row's kernel."""
+        self.rows = self.rows + log_u
+        exponent = self._exponent()
+        columns = exponent.logsumexp(1, keepdim=True).neg_()
+        self.columns = columns - self.self_y
+        self.kernel = exponent.add_(columns).clamp_(min=FLOOR).exp_()
+        return torch.zeros_like(log_u), torch.zeros_like(columns)
 
     def only(self, lanes: list[int]) -> _Scaling:
         """The named problems alone."""
@@ -354,3 +336,7 @@ class _Scaling:
         if part is not self:
             for name in ("rows", "columns", "kernel"):
                 getattr(self, name)[lanes] = getattr(part, name)
+
+    def _exponent(self) -> Tensor:
+        """Minus the cost, with what the rows hold already."""
+        return torch.bmm(self.left, self.right.mT).add_((self.rows + self.self_x).mT)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from pkdray.losses import _arguments as arguments
+from pkdray.losses import _pot, _sinkhorn
 from pkdray.losses._numerics import full_precision, without_autocast
-from pkdray.losses._sinkhorn import solve
 from pkdray.losses.similarity import Anchors, anchored_rows, similarity_matrix
+
+Solver = Literal["fast", "pot"]
 
 FLOAT64_TOL = 1e-9
 """Who computes in float64 wants its digits; the value's error is of second order in this one."""
@@ -42,6 +46,7 @@ def sinkhorn_divergence(
     *,
     tol: float | None = ...,
     max_iter: int | None = ...,
+    solver: Solver = ...,
     return_info: Literal[False] = ...,
 ) -> Tensor: ...
 @overload
@@ -52,6 +57,7 @@ def sinkhorn_divergence(
     *,
     tol: float | None = ...,
     max_iter: int | None = ...,
+    solver: Solver = ...,
     return_info: Literal[True],
 ) -> tuple[Tensor, SinkhornInfo]: ...
 def sinkhorn_divergence(
@@ -61,6 +67,7 @@ def sinkhorn_divergence(
     *,
     tol: float | None = None,
     max_iter: int | None = None,
+    solver: Solver = "fast",
     return_info: bool = False,
 ) -> Tensor | tuple[Tensor, SinkhornInfo]:
     r"""Debiased Sinkhorn divergence between two clouds of points with uniform weights.
@@ -89,6 +96,8 @@ def sinkhorn_divergence(
         max_iter: stop after this many iterations in any case. None: 100 for a float32 gradient (``tol=None``), 5,000
             otherwise. 4 to 12 are the rule where epsilon is near the mean cost, 10 to 40 at a tenth of it, and at a
             hundredth 100 may not be enough: the information tells.
+        solver: ``"fast"``, or ``"pot"`` for the Python Optimal Transport library's, the reference: slower, and as a
+            check when in doubt. It reads ``tol=None`` as 1e-5 in float32.
         return_info: return a :class:`SinkhornInfo` too.
 
     Returns:
@@ -109,13 +118,14 @@ def sinkhorn_divergence(
     _check_clouds(x, y, epsilon)
     if tol is not None:
         arguments.positive("tol", tol)
+    arguments.one_of("solver", solver, ("fast", "pot"))
     if max_iter is not None and max_iter < 1:
         raise ValueError(f"max_iter is {max_iter}. Choose at least 1 iteration.")
     dtype = torch.promote_types(full_precision(x).dtype, full_precision(y).dtype)
     if dtype == torch.float64 and tol is None:
         tol = FLOAT64_TOL
     if max_iter is None:
-        max_iter = TRAINING_ITERATIONS if tol is None else EXACT_ITERATIONS
+        max_iter = TRAINING_ITERATIONS if tol is None and solver == "fast" else EXACT_ITERATIONS
     lead = x.shape[:-2]
     if isinstance(epsilon, Tensor):
         blur = epsilon.to(x.device, dtype).expand(lead)
@@ -123,7 +133,7 @@ def sinkhorn_divergence(
         blur = torch.full(lead, epsilon, dtype=dtype, device=x.device)
     with without_autocast(x):
         value, iterations, residual, *_ = _Divergence.apply(
-            x.to(dtype), y.to(dtype), blur, tol, max_iter, x.requires_grad or blur.requires_grad
+            x.to(dtype), y.to(dtype), blur, solver, tol, max_iter, x.requires_grad or blur.requires_grad, return_info
         )
     if not return_info:
         return value
@@ -190,23 +200,42 @@ class _Divergence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: int, with_all: bool
+        x: Tensor,
+        y: Tensor,
+        epsilon: Tensor,
+        solver: Solver,
+        tol: float | None,
+        max_iter: int,
+        with_all: bool,
+        with_info: bool,
     ) -> tuple[Tensor, ...]:
         lead = x.shape[:-2]
         if not lead.numel():
             empty = x.new_zeros(lead)
             return empty, empty.long(), x.new_zeros(lead), torch.zeros_like(y), torch.zeros_like(x), x.new_zeros(lead)
         a, b = (cloud.detach().reshape(lead.numel(), *cloud.shape[-2:]) for cloud in (x, y))
-        solution = solve(a, b, epsilon.detach().reshape(-1), tol=tol, max_iter=max_iter, with_all=with_all)
-        # What nobody asked for has no entries: an output of a Function must be a tensor.
-        unasked = x.new_zeros(0)
+        solution = _solve_by(solver)(
+            a,
+            b,
+            epsilon.detach().reshape(-1),
+            tol=tol,
+            max_iter=max_iter,
+            with_all=with_all,
+            with_info=with_info,
+        )
         return (
             solution.value.reshape(lead),
             solution.iterations.reshape(lead),
-            solution.residual.reshape(lead),
-            solution.grad_y.reshape(y.shape),
-            unasked if solution.grad_x is None else solution.grad_x.reshape(x.shape),
-            unasked.clone() if solution.grad_epsilon is None else solution.grad_epsilon.reshape(lead),
+            *(
+                # What nobody asked for has no entries: an output of a Function must be a tensor.
+                x.new_zeros((*lead, 0)) if field is None else field.reshape(shape)
+                for field, shape in (
+                    (solution.residual, lead),
+                    (solution.grad_y, y.shape),
+                    (solution.grad_x, x.shape),
+                    (solution.grad_epsilon, lead),
+                )
+            ),
         )
 
     @staticmethod
@@ -223,9 +252,7 @@ class _Divergence(torch.autograd.Function):
             per_point * grad_x if needs_x else None,
             per_point * grad_y if needs_y else None,
             grad * grad_epsilon if needs_epsilon else None,
-            None,
-            None,
-            None,
+            *(None,) * 5,
         )
 
     @staticmethod
@@ -235,20 +262,27 @@ class _Divergence(torch.autograd.Function):
         x: Tensor,
         y: Tensor,
         epsilon: Tensor,
+        solver: Solver,
         tol: float | None,
         max_iter: int,
         with_all: bool,
-    ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+        with_info: bool,
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         x, y, epsilon = (
             value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
             for value, dim in zip((x, y, epsilon), in_dims[:3], strict=True)
         )
         # Inside vmap a tensor does not know that a gradient is asked for outside of it; here it does.
         with_all = with_all or x.requires_grad or epsilon.requires_grad
-        if with_all:
-            return _Divergence.apply(x, y, epsilon, tol, max_iter, True), (0,) * 6
-        # Without gradients in x and epsilon their outputs have no entries, and every lane the same ones.
-        return _Divergence.apply(x, y, epsilon, tol, max_iter, False), (0, 0, 0, 0, None, None)
+        return _Divergence.apply(x, y, epsilon, solver, tol, max_iter, with_all, with_info), (0,) * 6
+
+
+def _solve_by(solver: Solver) -> Callable[..., _sinkhorn.Solution]:
+    return _pot.solve if solver == "pot" else _sinkhorn.solve
+
+
+# Function.apply looks the signature up in every call, and finding it anew would take a tenth of a small problem's time.
+_Divergence.forward.__signature__ = inspect.signature(_Divergence.forward)  # type: ignore[attr-defined]
 
 
 def _check_clouds(x: Tensor, y: Tensor, epsilon: float | Tensor) -> None:

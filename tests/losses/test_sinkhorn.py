@@ -6,7 +6,7 @@ import geomloss
 import ot
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pkdray.losses import _sinkhorn as sinkhorn
@@ -84,14 +84,17 @@ def test_so_it_is_at_a_thousandth_but_for_a_few(stage):
     st.sampled_from([(13, 13), (7, 29), (29, 7), (2, 2), (1, 5)]),
     st.sampled_from([0.01, 1.0, 5.0]),
 )
-def test_any_clouds(seed, epsilon, sizes, scale):
+def test_what_it_calls_converged_is_good_enough(seed, epsilon, sizes, scale):
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(size, 3, generator=generator, dtype=torch.float64) for size in sizes)
     x, y = x, scale * y + 1
-    exact, gradient = with_gradient(x, y, epsilon, tol=1e-9, max_iter=20_000)
+    _, info = sinkhorn_divergence(x.float(), y.float(), epsilon, return_info=True)
+    # Clouds of another size and place, at an epsilon of a thousandth of the cost, take longer; it says so.
+    assume(info.converged.item())
+    exact, gradient = with_gradient(x, y, epsilon, tol=1e-9)
     value, found = with_gradient(x.float(), y.float(), epsilon)
-    assert relative(value, exact) <= 2e-3
-    assert relative(found, gradient) <= 3e-2
+    assert relative(value, exact) <= 1e-3
+    assert relative(found, gradient) <= 2e-2
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 0.1])
@@ -139,38 +142,40 @@ def test_problems_solved_together_equal_each_alone(monkeypatch):
     torch.testing.assert_close(with_gradient(x, y, epsilon)[1], gradients, rtol=1e-1, atol=1e-4)
 
 
-def test_where_float32_overflows_pot_takes_over(monkeypatch):
+@pytest.mark.parametrize("sizes", [(13, 13), (7, 29)])
+def test_pot_is_one_word_away(sizes):
+    """The reference solver: the same value, the same gradients, the same information, by other means."""
     generator = torch.Generator().manual_seed(1)
-    x, y = (torch.randn(3, 13, 5, generator=generator) for _ in range(2))
-    asked = []
-    start_again = sinkhorn._Scaling.start_again_in_the_log_domain
-    monkeypatch.setattr(
-        sinkhorn._Scaling,
-        "start_again_in_the_log_domain",
-        lambda scaling: asked.append(len(scaling.kernel)) or start_again(scaling),
-    )
-    epsilon = torch.tensor([1.0, 1e-12, 0.5])
+    x, y = (torch.rand(3, size, 5, generator=generator, dtype=torch.float64).requires_grad_() for size in sizes)
+    epsilon = torch.tensor([1.0, 0.2, 0.1], dtype=torch.float64, requires_grad=True)
+    fast, info = sinkhorn_divergence(x, y, epsilon, tol=1e-10, return_info=True)
+    reference, reference_info = sinkhorn_divergence(x, y, epsilon, tol=1e-10, solver="pot", return_info=True)
+    torch.testing.assert_close(fast, reference, rtol=1e-7, atol=0)
+    gradients = [torch.autograd.grad(value.sum(), (x, y, epsilon)) for value in (fast, reference)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-8)
+    assert info.converged.all()
+    assert reference_info.converged.all()
+    assert (info.iterations <= reference_info.iterations).all()
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 1e-6, 1e-12])
+def test_an_epsilon_of_nothing_gives_a_bound_of_the_assignment_and_says_so(epsilon):
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(13, 5, generator=generator) for _ in range(2))
     value, gradient = with_gradient(x, y, epsilon)
-    assert asked == [1]
-    assert value.isfinite().all()
     assert gradient.isfinite().all()
-    cost = torch.cdist(x[1], y[1]).square() / 2
-    # With an epsilon of nothing it is the assignment problem; the dual that was reached is a bound from below.
-    assignment = ot.emd2([], [], cost.double().numpy())
-    assert 0.9 * assignment <= value[1].item() <= 1.001 * assignment
+    # The self terms vanish, and the dual is a bound from below wherever the iteration stops.
+    assignment = ot.emd2([], [], (torch.cdist(x, y).square() / 2).double().numpy())
+    assert 0.8 * assignment <= value.item() <= 1.001 * assignment
     _, info = sinkhorn_divergence(x, y, epsilon, return_info=True)
-    assert info.converged.tolist() == [True, False, True]
-    torch.testing.assert_close(value[2], sinkhorn_divergence(x[2], y[2], 0.5), rtol=1e-3, atol=0)
+    assert info.converged.item() == (info.residual.item() <= 0.01)
 
 
-def test_clouds_that_are_no_numbers_are_not_tried_twice(monkeypatch):
-    def refuse(scaling):
-        raise AssertionError
-
-    monkeypatch.setattr(sinkhorn._Scaling, "start_again_in_the_log_domain", refuse)
+@pytest.mark.parametrize("solver", ["fast", "pot"])
+def test_a_cloud_that_is_no_number_harms_no_other(solver):
     x = torch.randn(2, 7, 3)
     x[0, 0, 0] = torch.nan
-    assert sinkhorn_divergence(x, x.flip(1), 0.1).isnan().tolist() == [True, False]
+    assert sinkhorn_divergence(x, x.flip(1), 0.1, solver=solver).isnan().tolist() == [True, False]
 
 
 def test_it_adapts_to_clusters_that_the_plain_iteration_creeps_on():
@@ -183,10 +188,10 @@ def test_it_adapts_to_clusters_that_the_plain_iteration_creeps_on():
 
 def plain_iterations(kernel, tol):
     log_v = torch.zeros(kernel.shape[1], dtype=torch.float64)
-    for iteration in range(5000):
+    count, residual = 0, 1.0
+    while residual > tol and count < 5000:
         log_u = -torch.logsumexp(kernel + log_v, 1)
         log_v = -torch.logsumexp(kernel + log_u[:, None], 0)
-        rows = (kernel + log_u[:, None] + log_v).exp().sum(1)
-        if (rows - 1).abs().mean() <= tol:
-            break
-    return iteration
+        residual = ((kernel + log_u[:, None] + log_v).exp().sum(1) - 1).abs().mean()
+        count += 1
+    return count

@@ -300,7 +300,7 @@ def test_nothing_but_the_solver_reads_values_on_the_host(monkeypatch):
     def solve(x, y, epsilon, **_options):
         return Solution(epsilon, y, x, epsilon, epsilon.long(), epsilon)
 
-    monkeypatch.setattr(transport, "solve", solve)
+    monkeypatch.setattr(transport._sinkhorn, "solve", solve)
     with FakeTensorMode():
         student = torch.randn(13, 5, requires_grad=True)
         epsilon, top_k = torch.rand(()), torch.ones((), dtype=torch.int64)
@@ -321,6 +321,7 @@ def test_nothing_but_the_solver_reads_values_on_the_host(monkeypatch):
         (lambda x: sinkhorn_divergence(x, x, torch.ones(7)), "epsilon has shape"),
         (lambda x: sinkhorn_divergence(x, x, 0.1, tol=-1), "tol is -1"),
         (lambda x: sinkhorn_divergence(x, x, 0.1, max_iter=0), "max_iter is 0"),
+        (lambda x: sinkhorn_divergence(x, x, 0.1, solver="emd"), "solver is 'emd'.*'fast', 'pot'"),
         (lambda x: pkdot_loss(x, x[:5], epsilon=0.1, top_k=1), r"\[7, 3\].*\[5, 3\]"),
         (lambda x: pkdot_loss(x, x, epsilon=0.1, top_k=0), "top_k is 0"),
         (lambda x: pkdot_loss(x, x, epsilon=-0.1, top_k=1), "epsilon is -0.1"),
