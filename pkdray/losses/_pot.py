@@ -21,8 +21,7 @@ def solve(
     *,
     tol: float | None,
     max_iter: int,
-    with_all: bool = False,
-    with_info: bool = False,
+    complete: bool = False,
 ) -> Solution:
     """The same as :func:`pkdray.losses._sinkhorn.solve`, one to three orders slower and by other means."""
     n, m = x.shape[1], y.shape[1]
@@ -32,16 +31,11 @@ def solve(
     value = between.value - (of_x.value + of_y.value) / 2
     # d<P, C(x, y)> less half of d<Q, C(y, y)>, in which y stands twice.
     grad_y = between.plan.sum(1).unsqueeze(-1) * b - between.plan.mT @ a - (b / m - _symmetrised(of_y.plan) @ b)
+    if not complete:
+        return Solution(epsilon * value, unit * grad_y)
     grad_x = between.plan.sum(2).unsqueeze(-1) * a - between.plan @ b - (a / n - _symmetrised(of_x.plan) @ a)
     entropy = between.entropy - (of_x.entropy + of_y.entropy) / 2
-    return Solution(
-        epsilon * value,
-        unit * grad_y,
-        unit * grad_x if with_all else None,
-        entropy if with_all else None,
-        between.iterations,
-        between.residual if with_info else None,
-    )
+    return Solution(epsilon * value, unit * grad_y, unit * grad_x, entropy, between.iterations, between.residual)
 
 
 def _symmetrised(plan: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ n]``: a batched product is several times faster from the left than from the righ
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -39,17 +40,17 @@ CHUNK = 2**17
 
 
 class Solution(NamedTuple):
-    """Divergences of ``[L]`` problems, their gradients (None where not asked for), and how the solver fared.
+    """Divergences of ``[L]`` problems and their gradients in y; the rest is ``None`` where it was not asked for.
 
     ``residual`` is the L1 error of the marginals.
     """
 
     value: Tensor
     grad_y: Tensor
-    grad_x: Tensor | None
-    grad_epsilon: Tensor | None
-    iterations: Tensor
-    residual: Tensor | None
+    grad_x: Tensor | None = None
+    grad_epsilon: Tensor | None = None
+    iterations: Tensor | None = None
+    residual: Tensor | None = None
 
 
 def solve(
@@ -59,8 +60,7 @@ def solve(
     *,
     tol: float | None,
     max_iter: int,
-    with_all: bool = False,
-    with_info: bool = False,
+    complete: bool = False,
 ) -> Solution:
     """Divergences of L pairs of clouds and their gradients.
 
@@ -70,14 +70,13 @@ def solve(
         epsilon: ``[L]``.
         tol: L1 error of the marginals to stop at; None stops when the gradient is good to about 1 %.
         max_iter: iterations of the cross term at most.
-        with_all: compute the gradients in x and epsilon too.
-        with_info: compute the residual too.
+        complete: compute the gradients in x and epsilon too, and tell how the solver fared.
     """
     lanes = max(1, CHUNK // (x.shape[1] * y.shape[1]))
     if x.device.type != "cpu" or len(x) <= lanes:
-        return _solve(x, y, epsilon, tol, max_iter, with_all, with_info)
+        return _solve(x, y, epsilon, tol, max_iter, complete)
     parts = [
-        _solve(*piece, tol, max_iter, with_all, with_info)
+        _solve(*piece, tol, max_iter, complete)
         for piece in zip(x.split(lanes), y.split(lanes), epsilon.split(lanes), strict=True)
     ]
 
@@ -88,58 +87,67 @@ def solve(
     return Solution(*map(whole, Solution._fields))
 
 
-def _solve(
-    x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: int, with_all: bool, with_info: bool
-) -> Solution:
-    lanes, n, m = len(x), x.shape[1], y.shape[1]
+def _solve(x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: int, complete: bool) -> Solution:
+    n, m = x.shape[1], y.shape[1]
     unit = epsilon.sqrt().view(-1, 1, 1)
-    mean_x, mean_y = x.mean(1, keepdim=True), y.mean(1, keepdim=True)
-    shift = mean_y - mean_x
-    x, y = (x - mean_x).div_(unit), (y - mean_y).div_(unit)
-    half_x, half_y = _half_squares(x), _half_squares(y)
-    left_x, left_y, right_y = _left(x, half_x), _left(y, half_y), _right(y, half_y, n)
     if n == m:
         # One batch for both: an operation costs more to start than to run at these sizes.
-        both = _symmetric(torch.cat([left_x, left_y]), torch.cat([_right(x, half_x, n), right_y]), tol)
-        of_x, of_y = both.lanes(0, lanes), both.lanes(lanes, 2 * lanes)
+        both = _Cloud.of(torch.cat([x, y]), torch.cat([unit, unit]))
+        plan, lanes = _symmetric(both, tol), len(x)
+        cloud_x, cloud_y = both.lanes(0, lanes), both.lanes(lanes, 2 * lanes)
+        of_x, of_y = plan.lanes(0, lanes), plan.lanes(lanes, 2 * lanes)
     else:
-        of_x = _symmetric(left_x, _right(x, half_x, n), tol)
-        of_y = _symmetric(left_y, _right(y, half_y, m), tol)
-    scaling = _Scaling.start(left_x, right_y, of_x.potential, of_y.potential)
-    spread = half_x.mean(1).flatten()
-    pace = Pace(spread.tolist(), (spread + half_y.mean(1).flatten()).tolist(), tol)
+        cloud_x, cloud_y = _Cloud.of(x, unit), _Cloud.of(y, unit)
+        of_x, of_y = _symmetric(cloud_x, tol), _symmetric(cloud_y, tol)
+    x, half_x, y = cloud_x.points, cloud_x.half, cloud_y.points
+    shift = cloud_y.mean - cloud_x.mean
+    scaling = _Scaling.start(cloud_x.left, cloud_y.right, of_x.potential, of_y.potential)
+    pace = Pace(cloud_x.spread, list(map(operator.add, cloud_x.spread, cloud_y.spread)), tol)
     cross = _cross(scaling, pace, max_iter)
 
     value = (cross.value * epsilon).add_(shift.square().sum((1, 2)), alpha=0.5)
     from_x, from_y = cross.to_columns(x), of_y.to_rows(y)
     grad_y = (from_y - from_x).mT.mul(unit).add_(shift).mul_(1 / m)
-    if not with_all and not with_info:
-        return Solution(value, grad_y, None, None, cross.iterations, None)
+    if not complete:
+        return Solution(value, grad_y)
     missing = cross.row_sums().sub_(1)
     residual = missing.abs().mean((1, 2))
-    if not with_all:
-        return Solution(value, grad_y, None, None, cross.iterations, residual)
     within_x = of_x.to_rows(x)
     # The columns of the plan sum to 1; its rows do to the residual alone, so what they miss stays in the formulas.
     grad_x = ((within_x - cross.to_rows(y)).mT + x * missing.mT).mul_(unit).sub_(shift).mul_(1 / n)
     # dW / d epsilon is the relative entropy of the plan: (W - <P, C>) / epsilon.
     products = _mean_product(y, from_x) - _mean_product(y, from_y) / 2 - _mean_product(x, within_x) / 2
     grad_epsilon = cross.value + products - (missing.mT * half_x).mean((1, 2))
-    return Solution(value, grad_y, grad_x, grad_epsilon, cross.iterations, residual)
+    iterations = torch.tensor(cross.iterations, device=x.device)
+    return Solution(value, grad_y, grad_x, grad_epsilon, iterations, residual)
 
 
-def _half_squares(points: Tensor) -> Tensor:
-    return (points * points).sum(-1, keepdim=True).mul_(0.5)
+class _Cloud(NamedTuple):
+    """Points ``[L, n, k]``, centred and in units of sqrt(epsilon), and what is computed of them once.
 
+    ``half`` is |p|^2 / 2, ``[L, n, 1]``, and ``spread`` its mean. The product of a row of ``left`` [p, -|p|^2 / 2, 1]
+    with one of ``right`` [q, 1, -|q|^2 / 2 - log n] is minus the cost, less log n for the points' weight in a kernel.
+    """
 
-def _left(points: Tensor, half: Tensor) -> Tensor:
-    """[p, -|p|^2 / 2, 1]: its products with :func:`_right` are the exponents, in one pass."""
-    return torch.cat([points, -half, torch.ones_like(half)], -1)
+    points: Tensor
+    mean: Tensor
+    half: Tensor
+    spread: list[float]
+    left: Tensor
+    right: Tensor
 
+    @classmethod
+    def of(cls, points: Tensor, unit: Tensor) -> _Cloud:
+        mean = points.mean(1, keepdim=True)
+        points = (points - mean).div_(unit)
+        half = (points * points).sum(2, keepdim=True).mul_(0.5)
+        ones, less = torch.ones_like(half), half.neg()
+        spread = [total / points.shape[1] for total in half.sum((1, 2)).tolist()]
+        left, right = torch.cat([points, less, ones], 2), torch.cat([points, ones, less - math.log(points.shape[1])], 2)
+        return cls(points, mean, half, spread, left, right)
 
-def _right(points: Tensor, half: Tensor, rows: int) -> Tensor:
-    """[q, 1, -|q|^2 / 2 - log n], so that p . q is minus the cost and the kernel carries the 1 / n of its n rows."""
-    return torch.cat([points, torch.ones_like(half), -half - math.log(rows)], -1)
+    def lanes(self, first: int, last: int) -> _Cloud:
+        return _Cloud(*(field[first:last] for field in self))  # type: ignore[arg-type]
 
 
 def _mean_product(points: Tensor, images: Tensor) -> Tensor:
@@ -163,11 +171,11 @@ class _Symmetric(NamedTuple):
         return torch.bmm(points.mT * self.u, self.kernel).mul_(self.v)
 
 
-def _symmetric(left: Tensor, right: Tensor, tol: float | None) -> _Symmetric:
-    kernel = torch.bmm(left, right.mT).clamp_(FLOOR, 0).exp_()
+def _symmetric(cloud: _Cloud, tol: float | None) -> _Symmetric:
+    kernel = torch.bmm(cloud.left, cloud.right.mT).clamp_(FLOOR, 0).exp_()
     before = now = kernel.sum(-1).unsqueeze(1).log_().mul_(-0.5)
     weight = 1.0
-    for step in range(5 if tol is None else 2 + math.ceil(math.log(min(tol, 0.1)) / math.log(0.17))):
+    for step in range(4 if tol is None else 2 + math.ceil(math.log(min(tol, 0.1)) / math.log(0.17))):
         mapped = torch.lerp(now, torch.bmm(now.exp(), kernel).log_().neg_(), 2 / 3)
         # Chebyshev's semi-iteration for a spectrum within [-1/3, 1/3].
         weight = (1.0, 18 / 17)[step] if step < 2 else 1 / (1 - weight / 36)
@@ -185,7 +193,7 @@ class _Cross(NamedTuple):
     u: Tensor
     v: Tensor
     value: Tensor
-    iterations: Tensor
+    iterations: list[int]
 
     def to_columns(self, x: Tensor) -> Tensor:
         """The mean of the points of x that each point of y receives, ``[L, k, m]``."""
@@ -208,7 +216,7 @@ def _cross(scaling: _Scaling, pace: Pace, max_iter: int) -> _Cross:
     return _Cross(scaling.kernel, log_u.exp(), log_v.exp(), scaling.value(log_u, log_v), iterations)
 
 
-def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, Tensor]:
+def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, list[int]]:
     """Potentials of x, and the iterations of each problem; what was absorbed changes ``whole``."""
     scaling = whole
     log_u = scaling.row_step(torch.zeros_like(scaling.columns))
@@ -222,7 +230,7 @@ def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, Tensor
     for iteration in range(1, max_iter):
         step = scaling.row_step(log_v)
         if iteration == 1:
-            pace.first_look(iteration, scaling.look(log_u, log_v, step)[0])
+            pace.first_look(iteration, _residual(log_u, step).tolist())
         elif iteration % CHECK_EVERY == 0:
             residual, value, largest = scaling.look(log_u, log_v, step)
             going = pace.going(iteration, residual, value)
@@ -252,7 +260,12 @@ def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, Tensor
     else:
         result = _put(result, where, log_u)
         whole.put(where, scaling)
-    return result, torch.tensor(iterations, device=log_u.device)
+    return result, iterations
+
+
+def _residual(log_u: Tensor, step: Tensor) -> Tensor:
+    """How far the rows are from 1, in the mean, to first order: the L1 error of the marginals."""
+    return (step - log_u).abs_().sum(2).mul_(1 / step.shape[2]).flatten()
 
 
 def _put(whole: Tensor, where: list[int], part: Tensor) -> Tensor:
@@ -280,7 +293,7 @@ class _Scaling:
 
     @classmethod
     def start(cls, left: Tensor, right: Tensor, self_x: Tensor, self_y: Tensor) -> _Scaling:
-        exponent = torch.bmm(left, right.mT)
+        exponent = _exponents(left, right)
         rows = exponent.amax(2, keepdim=True).neg_()
         kernel = exponent.add_(rows).clamp_(min=FLOOR).exp_()
         return cls(left, right, self_x, self_y, rows.mT - self_x, -self_y, kernel)
@@ -306,10 +319,9 @@ class _Scaling:
 
     def look(self, log_u: Tensor, log_v: Tensor, step: Tensor) -> tuple[list[float], list[float], list[float]]:
         """Residual, value and largest potential of each problem, in one copy to the host."""
-        residual = (step - log_u).abs_().sum(2).flatten()
         largest_u, largest_v = log_u.abs().amax(2).flatten(), log_v.abs().amax(2).flatten()
-        found = torch.stack([residual, self.value(log_u, log_v), largest_u, largest_v]).tolist()
-        return [total / step.shape[2] for total in found[0]], found[1], list(map(max, found[2], found[3]))
+        found = torch.stack([_residual(log_u, step), self.value(log_u, log_v), largest_u, largest_v]).tolist()
+        return found[0], found[1], list(map(max, found[2], found[3]))
 
     def absorb(self, log_u: Tensor, log_v: Tensor, step: Tensor) -> Tensor:
         """Multiply the potentials into the kernel; return the step relative to it."""
@@ -339,4 +351,11 @@ class _Scaling:
 
     def _exponent(self) -> Tensor:
         """Minus the cost, with what the rows hold already."""
-        return torch.bmm(self.left, self.right.mT).add_((self.rows + self.self_x).mT)
+        return _exponents(self.left, self.right).add_((self.rows + self.self_x).mT)
+
+
+def _exponents(left: Tensor, right: Tensor) -> Tensor:
+    """Minus the costs, less log n: the weight of the points of x, not of y as ``right`` has it."""
+    n, m = left.shape[1], right.shape[1]
+    exponent = torch.bmm(left, right.mT)
+    return exponent if n == m else exponent.add_(math.log(m / n))

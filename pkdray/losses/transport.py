@@ -21,7 +21,7 @@ FLOAT64_TOL = 1e-9
 
 TRAINING_ITERATIONS = 100
 EXACT_ITERATIONS = 5000
-CONVERGED = 0.01
+CONVERGED = 0.015
 
 
 class SinkhornInfo(NamedTuple):
@@ -132,11 +132,11 @@ def sinkhorn_divergence(
     else:
         blur = torch.full(lead, epsilon, dtype=dtype, device=x.device)
     with without_autocast(x):
-        value, iterations, residual, *_ = _Divergence.apply(
-            x.to(dtype), y.to(dtype), blur, solver, tol, max_iter, x.requires_grad or blur.requires_grad, return_info
-        )
+        complete = return_info or x.requires_grad or blur.requires_grad
+        value, *more = _Divergence.apply(x.to(dtype), y.to(dtype), blur, solver, tol, max_iter, complete)
     if not return_info:
         return value
+    *_, iterations, residual = more
     return value, SinkhornInfo(iterations, residual, residual <= (CONVERGED if tol is None else tol))
 
 
@@ -206,53 +206,32 @@ class _Divergence(torch.autograd.Function):
         solver: Solver,
         tol: float | None,
         max_iter: int,
-        with_all: bool,
-        with_info: bool,
+        complete: bool,
     ) -> tuple[Tensor, ...]:
         lead = x.shape[:-2]
         if not lead.numel():
-            empty = x.new_zeros(lead)
-            return empty, empty.long(), x.new_zeros(lead), torch.zeros_like(y), torch.zeros_like(x), x.new_zeros(lead)
+            empty = (x.new_zeros(lead), torch.zeros_like(y))
+            return (*empty, torch.zeros_like(x), *(x.new_zeros(lead) for _ in range(3))) if complete else empty
         a, b = (cloud.detach().reshape(lead.numel(), *cloud.shape[-2:]) for cloud in (x, y))
-        solution = _solve_by(solver)(
-            a,
-            b,
-            epsilon.detach().reshape(-1),
-            tol=tol,
-            max_iter=max_iter,
-            with_all=with_all,
-            with_info=with_info,
-        )
-        return (
-            solution.value.reshape(lead),
-            solution.iterations.reshape(lead),
-            *(
-                # What nobody asked for has no entries: an output of a Function must be a tensor.
-                x.new_zeros((*lead, 0)) if field is None else field.reshape(shape)
-                for field, shape in (
-                    (solution.residual, lead),
-                    (solution.grad_y, y.shape),
-                    (solution.grad_x, x.shape),
-                    (solution.grad_epsilon, lead),
-                )
-            ),
-        )
+        solution = _solve_by(solver)(a, b, epsilon.detach().reshape(-1), tol=tol, max_iter=max_iter, complete=complete)
+        shapes = (lead, y.shape, x.shape, lead, lead, lead)
+        return tuple(field.reshape(shape) for field, shape in zip(solution, shapes, strict=True) if field is not None)
 
     @staticmethod
     def setup_context(ctx: Any, _inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[3:])
+        ctx.save_for_backward(*output[1:4])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_unused: Tensor) -> tuple[Tensor | None, ...]:
-        grad_y, grad_x, grad_epsilon = ctx.saved_tensors
-        per_point = grad[..., None, None]
+        grad_y, *more = ctx.saved_tensors
         needs_x, needs_y, needs_epsilon, *_ = ctx.needs_input_grad
+        per_point = grad.unsqueeze(-1).unsqueeze(-1)
         return (
-            per_point * grad_x if needs_x else None,
+            per_point * more[0] if needs_x else None,
             per_point * grad_y if needs_y else None,
-            grad * grad_epsilon if needs_epsilon else None,
-            *(None,) * 5,
+            grad * more[1] if needs_epsilon else None,
+            *(None,) * 4,
         )
 
     @staticmethod
@@ -265,16 +244,16 @@ class _Divergence(torch.autograd.Function):
         solver: Solver,
         tol: float | None,
         max_iter: int,
-        with_all: bool,
-        with_info: bool,
+        complete: bool,
     ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         x, y, epsilon = (
             value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
             for value, dim in zip((x, y, epsilon), in_dims[:3], strict=True)
         )
         # Inside vmap a tensor does not know that a gradient is asked for outside of it; here it does.
-        with_all = with_all or x.requires_grad or epsilon.requires_grad
-        return _Divergence.apply(x, y, epsilon, solver, tol, max_iter, with_all, with_info), (0,) * 6
+        complete = complete or x.requires_grad or epsilon.requires_grad
+        output = _Divergence.apply(x, y, epsilon, solver, tol, max_iter, complete)
+        return output, (0,) * len(output)
 
 
 def _solve_by(solver: Solver) -> Callable[..., _sinkhorn.Solution]:
