@@ -19,7 +19,11 @@ CHECK_EVERY = 4
 """Iterations between two looks at the residual; a look costs as much as an iteration."""
 
 LARGEST_WEIGHT = 1.85
-"""A weight of 1.9 may diverge far from the solution, where the iteration is not yet nearly linear."""
+LARGEST_WEIGHT_NEARBY = 1.95
+"""A weight of 1.9 may diverge far from the solution; nearby the iteration is linear, and slow modes need it."""
+
+NEARBY = 0.03
+"""Residual below which the solution is near."""
 
 FAR = 0.5
 """A residual that grows beyond this shows divergence; below it, over-relaxed iterations may grow for a while."""
@@ -80,7 +84,8 @@ class Pace:
             if left > self._tolerance(lane, value[lane]):
                 going.append(lane)
             if rate < 1:
-                self._weights[lane] = best_weight(self._weights[lane], rate)
+                largest = LARGEST_WEIGHT_NEARBY if now < NEARBY else LARGEST_WEIGHT
+                self._weights[lane] = min(best_weight(self._weights[lane], rate), largest)
             elif now > FAR:
                 self._weights[lane] = (1 + self._weights[lane]) / 2
         return going
@@ -106,4 +111,4 @@ def best_weight(weight: float, rate: float) -> float:
     if rate <= max(weight - 1, 0.5):
         return weight
     slowest = min(((rate + weight - 1) / weight) ** 2 / rate, 1.0)
-    return min(2 / (1 + math.sqrt(1 - slowest)), LARGEST_WEIGHT)
+    return 2 / (1 + math.sqrt(1 - slowest))

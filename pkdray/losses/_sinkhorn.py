@@ -171,11 +171,16 @@ class _Symmetric(NamedTuple):
         return torch.bmm(points.mT * self.u, self.kernel).mul_(self.v)
 
 
+def symmetric_steps(tol: float | None) -> int:
+    """Contractions by .17, the limit of Chebyshev's, until the potentials are good to ``tol``; 4 for a gradient."""
+    return 4 if tol is None else 2 + math.ceil(math.log(min(tol, 0.1)) / math.log(0.17))
+
+
 def _symmetric(cloud: _Cloud, tol: float | None) -> _Symmetric:
     kernel = torch.bmm(cloud.left, cloud.right.mT).clamp_(FLOOR, 0).exp_()
     before = now = kernel.sum(-1).unsqueeze(1).log_().mul_(-0.5)
     weight = 1.0
-    for step in range(4 if tol is None else 2 + math.ceil(math.log(min(tol, 0.1)) / math.log(0.17))):
+    for step in range(symmetric_steps(tol)):
         mapped = torch.lerp(now, torch.bmm(now.exp(), kernel).log_().neg_(), 2 / 3)
         # Chebyshev's semi-iteration for a spectrum within [-1/3, 1/3].
         weight = (1.0, 18 / 17)[step] if step < 2 else 1 / (1 - weight / 36)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pkdray.losses import _arguments as arguments
-from pkdray.losses import _pot, _sinkhorn
+from pkdray.losses import _pot, _sinkhorn, _sinkhorn_triton
 from pkdray.losses._numerics import full_precision, without_autocast
 from pkdray.losses.similarity import Anchors, anchored_rows, similarity_matrix
 
@@ -213,7 +213,9 @@ class _Divergence(torch.autograd.Function):
             empty = (x.new_zeros(lead), torch.zeros_like(y))
             return (*empty, torch.zeros_like(x), *(x.new_zeros(lead) for _ in range(3))) if complete else empty
         a, b = (cloud.detach().reshape(lead.numel(), *cloud.shape[-2:]) for cloud in (x, y))
-        solution = _solve_by(solver)(a, b, epsilon.detach().reshape(-1), tol=tol, max_iter=max_iter, complete=complete)
+        solution = _solve_by(solver, a, b)(
+            a, b, epsilon.detach().reshape(-1), tol=tol, max_iter=max_iter, complete=complete
+        )
         shapes = (lead, y.shape, x.shape, lead, lead, lead)
         return tuple(field.reshape(shape) for field, shape in zip(solution, shapes, strict=True) if field is not None)
 
@@ -256,8 +258,10 @@ class _Divergence(torch.autograd.Function):
         return output, (0,) * len(output)
 
 
-def _solve_by(solver: Solver) -> Callable[..., _sinkhorn.Solution]:
-    return _pot.solve if solver == "pot" else _sinkhorn.solve
+def _solve_by(solver: Solver, x: Tensor, y: Tensor) -> Callable[..., _sinkhorn.Solution]:
+    if solver == "pot":
+        return _pot.solve
+    return _sinkhorn_triton.solve if _sinkhorn_triton.available(x, y) else _sinkhorn.solve
 
 
 # Function.apply looks the signature up in every call, and finding it anew would take a tenth of a small problem's time.

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pkdray.losses._pace import ACCURACY, LARGEST_WEIGHT, Pace, best_weight
+from pkdray.losses._pace import ACCURACY, LARGEST_WEIGHT, LARGEST_WEIGHT_NEARBY, Pace, best_weight
 
 
 def over_relaxed_rate(slowest, weight):
@@ -37,9 +37,12 @@ def test_a_rate_that_tells_nothing_of_the_slowest_mode_changes_nothing():
     assert best_weight(1.0, 0.3) == 1.0
 
 
-def test_the_weight_stays_where_the_nonlinear_iteration_converges():
-    assert best_weight(1.5, 0.9999) == LARGEST_WEIGHT
-    assert best_weight(1.5, 1.0) == LARGEST_WEIGHT
+@pytest.mark.parametrize(("residual", "largest"), [(0.3, LARGEST_WEIGHT), (0.01, LARGEST_WEIGHT_NEARBY)])
+def test_the_weight_stays_where_the_iteration_converges(residual, largest):
+    pace = Pace([1.0], [100.0], tol=1e-9)
+    pace.first_look(4, [residual])
+    pace.going(8, [0.999 * residual], [1.0])
+    assert pace.weight(None) == largest
 
 
 def test_slow_convergence_needs_a_smaller_step_to_stop():
