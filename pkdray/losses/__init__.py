@@ -1,10 +1,26 @@
-"""Losses: pure functions first, the composed objective last.
+"""Losses: pure functions first, modules that call them, the composed objective last.
 
 Every function here is pure, reads no tensor's values on the host (the transport solver's own stop excepted), and works
 under ``torch.func.vmap`` and ``torch.func.grad``. Half precision is computed in float32.
 """
 
 from pkdray.losses.gate import classification_gamma, negative_transfer_gate, sequence_gamma
+from pkdray.losses.modules import (
+    CCCLoss,
+    CentroidLoss,
+    ContrastiveLoss,
+    CorrelationCongruenceLoss,
+    CosineLoss,
+    HintLoss,
+    KLLoss,
+    NegativeTransferGate,
+    OrdinalLoss,
+    PKDOTLoss,
+    RelationalLoss,
+    SimilarityPreservingLoss,
+    SinkhornDivergence,
+    UncertaintyWeighting,
+)
 from pkdray.losses.point import contrastive_loss, cosine_loss, hint_loss, kl_loss
 from pkdray.losses.relational import (
     correlation_congruence_loss,
@@ -28,7 +44,21 @@ from pkdray.losses.weighting import effective_alpha, uncertainty_weighting
 
 __all__ = [
     "Anchors",
+    "CCCLoss",
+    "CentroidLoss",
+    "ContrastiveLoss",
+    "CorrelationCongruenceLoss",
+    "CosineLoss",
+    "HintLoss",
+    "KLLoss",
+    "NegativeTransferGate",
+    "OrdinalLoss",
+    "PKDOTLoss",
+    "RelationalLoss",
+    "SimilarityPreservingLoss",
+    "SinkhornDivergence",
     "SinkhornInfo",
+    "UncertaintyWeighting",
     "anchored_rows",
     "ccc",
     "ccc_loss",
