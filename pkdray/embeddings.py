@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pkdray.data.mapped import MappedArray
 from pkdray.errors import CheckpointError, StorageError
 from pkdray.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray | MappedArray]
+
+CHUNK_BYTES = 64 << 20
+"""What one chunk of rows may hold where all of them are gone through once; images fill it with a few samples."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Rows:
     """Read-only arrays of equal length by name, of which only gathered copies are handed out.
 
     ``torch.from_numpy`` of an object-store array can be written in place and would then silently change it for every
-    trial on the node, so the mapped tensors never leave this class.
+    trial on the node, so the mapped tensors never leave this class. What lies on disk (`MappedArray`) is read when it
+    is gathered.
 
     Example:
         >>> import numpy as np, torch
@@ -115,21 +120,43 @@ class Rows:
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays of different lengths: {lengths}")
         self._length = next(iter(lengths.values()))
+        self._bytes = sum(array.nbytes for array in arrays.values()) // max(1, self._length)
+        self._on_disk = {name: array for name, array in arrays.items() if isinstance(array, MappedArray)}
         with warnings.catch_warnings():
             # The warning says that the array must not be written, which is what this class sees to.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            self._tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+            self._tensors = {
+                name: torch.from_numpy(array).to(device)
+                for name, array in arrays.items()
+                if isinstance(array, np.ndarray)
+            }
         self.device = device
 
     def __len__(self) -> int:
         return self._length
 
     def __contains__(self, name: str) -> bool:
-        return name in self._tensors
+        return name in self._tensors or name in self._on_disk
 
     def take(self, indices: Tensor) -> dict[str, Tensor]:
         """The rows at ``indices`` [B] of every array, as fresh tensors: {name: [B, ...]}."""
-        return {name: tensor.index_select(0, indices) for name, tensor in self._tensors.items()}
+        import torch
+
+        taken = {name: tensor.index_select(0, indices) for name, tensor in self._tensors.items()}
+        for name, array in self._on_disk.items():
+            taken[name] = torch.from_numpy(array.gather(indices.cpu().numpy())).to(self.device)
+        return taken
+
+    def column(self, name: str) -> Tensor:
+        """One array whole, as a fresh tensor [N, ...]."""
+        return self._tensors[name].clone()
+
+    def chunks(self, most: int) -> Iterator[Tensor]:
+        """Indices of all rows in order, at most ``most`` and some 64 MB at a time."""
+        import torch
+
+        size = max(1, min(most, CHUNK_BYTES // max(1, self._bytes)))
+        yield from torch.arange(self._length, device=self.device).split(size)
 
 
 class SharedArrays:
@@ -144,17 +171,20 @@ class SharedArrays:
 
     @classmethod
     def put(cls, splits: Mapping[str, Arrays]) -> SharedArrays:
-        """Put every array once; numpy arrays are stored without pickling and read back without copying."""
+        """Put every array once; numpy arrays are stored without pickling and read back without copying.
+
+        Of an array on disk its path is put, and every process maps the file.
+        """
         import ray
 
         references = {
-            split: {name: ray.put(np.ascontiguousarray(array)) for name, array in arrays.items()}
+            split: {name: ray.put(_contiguous(array)) for name, array in arrays.items()}
             for split, arrays in splits.items()
         }
         digests = {split: {name: _digest(array) for name, array in arrays.items()} for split, arrays in splits.items()}
         return cls(references, digests)
 
-    def get(self) -> dict[str, dict[str, np.ndarray]]:
+    def get(self) -> dict[str, dict[str, np.ndarray | MappedArray]]:
         """Map every array into this process: read-only views, no copy."""
         import ray
 
@@ -165,7 +195,8 @@ class SharedArrays:
 
     def nbytes(self) -> int:
         """Bytes held in the object store of each node that uses them."""
-        return sum(array.nbytes for arrays in self.get().values() for array in arrays.values())
+        held = (array for arrays in self.get().values() for array in arrays.values())
+        return sum(array.nbytes for array in held if isinstance(array, np.ndarray))
 
     def verify(self) -> None:
         """Check at the end of a sweep that nobody wrote into the shared arrays.
@@ -186,5 +217,11 @@ class SharedArrays:
             )
 
 
-def _digest(array: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data, digest_size=16).hexdigest()
+def _contiguous(array: np.ndarray | MappedArray) -> np.ndarray | MappedArray:
+    return array if isinstance(array, MappedArray) else np.ascontiguousarray(array)
+
+
+def _digest(array: np.ndarray | MappedArray) -> str:
+    # A file's rows are told by their numbers: it is mapped for reading only, and its checksum is the dataset's affair.
+    values = array.rows if isinstance(array, MappedArray) else array
+    return hashlib.blake2b(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data, digest_size=16).hexdigest()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pkdray.data.mapped import MappedArray
 from pkdray.embeddings import Rows, SharedArrays, TeacherEmbeddings, read_embeddings, write_embeddings
 from pkdray.errors import CheckpointError, StorageError
 
@@ -181,3 +182,43 @@ class TestSharedArrays:
         with pytest.raises(StorageError, match=r"altered during the sweep: train/input\.face\.") as caught:
             shared.verify()
         assert "cannot be trusted" in str(caught.value)
+
+
+def test_rows_read_what_lies_on_disk_when_it_is_gathered(tmp_path: Path):
+    faces = np.random.default_rng(3).integers(0, 256, (13, 5, 7, 3), dtype=np.uint8)
+    np.save(tmp_path / "faces.npy", faces)
+    mapped = MappedArray.open(tmp_path / "faces.npy")[np.arange(12, -1, -2)]
+    rows = Rows({"face": mapped, "target": np.arange(7)})
+    taken = rows.take(torch.tensor([3, 0, 3]))
+    np.testing.assert_array_equal(taken["face"].numpy(), faces[[6, 12, 6]])
+    assert taken["target"].tolist() == [3, 0, 3]
+    assert "face" in rows
+    assert len(rows) == 7
+    taken["face"].zero_()
+    np.testing.assert_array_equal(rows.take(torch.tensor([0]))["face"].numpy(), faces[[12]])
+
+
+def test_chunks_are_bounded_by_rows_and_by_bytes(monkeypatch: pytest.MonkeyPatch):
+    rows = Rows({"x": np.zeros((13, 8), np.float32)})
+    assert [chunk.tolist() for chunk in rows.chunks(5)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12]]
+    monkeypatch.setattr("pkdray.embeddings.CHUNK_BYTES", 3 * 8 * 4)
+    assert [len(chunk) for chunk in rows.chunks(5)] == [3, 3, 3, 3, 1]
+
+
+def test_a_column_is_a_copy():
+    values = np.arange(5.0)
+    rows = Rows({"x": values})
+    rows.column("x").zero_()
+    assert rows.column("x").tolist() == values.tolist()
+
+
+@pytest.mark.ray
+def test_of_an_array_on_disk_the_path_is_shared(tmp_path: Path, local_ray):
+    faces = np.random.default_rng(3).integers(0, 256, (13, 5, 7, 3), dtype=np.uint8)
+    np.save(tmp_path / "faces.npy", faces)
+    mapped = MappedArray.open(tmp_path / "faces.npy")[np.array([4, 2])]
+    shared = SharedArrays.put({"train": {"face": mapped, "target": np.arange(2)}})
+    found = shared.get()["train"]
+    np.testing.assert_array_equal(found["face"].gather(), faces[[4, 2]])
+    assert shared.nbytes() == np.arange(2).nbytes
+    shared.verify()

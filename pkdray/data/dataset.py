@@ -1,4 +1,4 @@
-"""A dataset on disk: one folder with dataset.yaml, samples.parquet and features/<modality>.parquet."""
+"""A dataset on disk: dataset.yaml, samples.parquet, and features/<modality>.parquet or images/<modality>.npy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pkdray.data import storage, validation
 from pkdray.data.bundled import bundled_datasets
 from pkdray.data.faults import Faults, some
 from pkdray.data.info import DatasetInfo, Modality, info_error, read_info
+from pkdray.data.mapped import MappedArray, write_mapped
 from pkdray.data.validation import SPLITS
 from pkdray.errors import DatasetError
 from pkdray.files import checksum, storage_errors, sync_folder, write_yaml
@@ -45,7 +46,7 @@ class Dataset:
     path: Path
     info: DatasetInfo
     _samples: pd.DataFrame
-    _cache: dict[str, np.ndarray] = field(default_factory=dict)
+    _cache: dict[str, np.ndarray | MappedArray] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path, verify: bool = True) -> Dataset:
@@ -111,8 +112,8 @@ class Dataset:
         """The number of folds k, 0 without a fold column."""
         return int(self._samples["fold"].max()) + 1 if "fold" in self._samples else 0
 
-    def features(self, modality: str) -> np.ndarray:
-        """One modality as a read-only float32 array [N, *shape], read on first use and kept.
+    def features(self, modality: str) -> np.ndarray | MappedArray:
+        """One modality [N, *shape]: features as a read-only float32 array, read on first use and kept; images mapped.
 
         Raises:
             DatasetError: there is no such modality, or its file is unreadable or does not match the samples.
@@ -121,13 +122,19 @@ class Dataset:
             self._cache[modality] = self._read(modality)
         return self._cache[modality]
 
-    def _read(self, name: str) -> np.ndarray:
+    def _read(self, name: str) -> np.ndarray | MappedArray:
         if name not in self.info.modalities:
             raise DatasetError(
                 f"Dataset '{self.info.name}' has no modality '{name}'.",
                 cure=f"Choose from {', '.join(self.info.modalities)}.",
             )
         modality = self.info.modalities[name]
+        if modality.kind == "images":
+            faults = Faults()
+            images = MappedArray.open(self._file(name))
+            validation.check_images(name, images, modality, len(self._samples), faults)
+            faults.raise_if_any(f"Dataset {self.path}")
+            return images
         index = pd.Index(self._samples["sample_id"], dtype=object)
         values = np.empty((len(index), modality.size), dtype=np.float32)
         found = []
@@ -144,7 +151,7 @@ class Dataset:
         return values
 
     def _file(self, modality: str) -> Path:
-        return self.path / "features" / f"{modality}.parquet"
+        return self.path / self.info.file_name(modality)
 
     def targets(self) -> np.ndarray:
         """The targets.
@@ -206,6 +213,11 @@ class Dataset:
         if "sample_id" in self._samples:
             ids = pd.Index(self._samples["sample_id"], dtype=object)
             for name, modality in self.info.modalities.items():
+                if modality.kind == "images":
+                    with faults.catch():
+                        images = MappedArray.open(self._file(name))
+                        validation.check_images(name, images, modality, len(ids), faults)
+                    continue
                 blocks = storage.iterate_features(self._file(name), name, modality)
                 with faults.catch():
                     validation.check_features(name, blocks, ids, faults)
@@ -234,7 +246,7 @@ def write_dataset(
     dest: Path,
     info: DatasetInfo,
     samples: pd.DataFrame,
-    features: Mapping[str, np.ndarray],
+    features: Mapping[str, np.ndarray | MappedArray],
     *,
     level: int = 3,
 ) -> Dataset:
@@ -244,7 +256,7 @@ def write_dataset(
         dest: the folder to make. One that already holds this very dataset is left as it is and opened.
         info: what the dataset is; its checksums and fingerprint are filled in here.
         samples: one row a sample: sample_id, subject_id, sequence_id, targets, split, optionally frame and fold.
-        features: by modality, [N, *shape] in the order of ``samples``; stored as float32.
+        features: by modality, [N, *shape] in the order of ``samples``; stored as float32, images as uint8.
         level: zstd's compression level of the features.
 
     Raises:
@@ -267,9 +279,12 @@ def write_dataset(
             build = temporary / dest.name
             build.mkdir()
             storage.write_samples(build / "samples.parquet", table, info)
-            for name in info.modalities:
-                target = build / "features" / f"{name}.parquet"
-                storage.write_features(target, table["sample_id"].tolist(), features[name], level=level)
+            for name, modality in info.modalities.items():
+                target, values = build / info.file_name(name), features[name]
+                if modality.kind == "images":
+                    write_mapped(target, values)
+                elif isinstance(values, np.ndarray):
+                    storage.write_features(target, table["sample_id"].tolist(), values, level=level)
             info = info.model_copy(update={"checksums": {name: checksum(build / name) for name in info.file_names}})
             info = info.model_copy(update={"fingerprint": info.computed_fingerprint()})
             write_yaml(build / "dataset.yaml", info.to_dict(), _HEADER)
@@ -337,7 +352,9 @@ def _tidy(info: DatasetInfo, samples: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _check_arrays(info: DatasetInfo, samples: pd.DataFrame, features: Mapping[str, np.ndarray], faults: Faults) -> None:
+def _check_arrays(
+    info: DatasetInfo, samples: pd.DataFrame, features: Mapping[str, np.ndarray | MappedArray], faults: Faults
+) -> None:
     for name in sorted(set(features) ^ set(info.modalities)):
         where = "an array but no entry in the info" if name in features else "an entry in the info but no array"
         faults.add(f"Modality '{name}' has {where}.", "Give each modality both.")
@@ -345,8 +362,11 @@ def _check_arrays(info: DatasetInfo, samples: pd.DataFrame, features: Mapping[st
         if name not in features:
             continue
         values = features[name]
+        if modality.kind == "images":
+            validation.check_images(name, values, modality, len(samples), faults)
+            continue
         wanted = (len(samples), *modality.shape)
-        if values.shape != wanted or values.dtype.kind not in "iufb":
+        if isinstance(values, MappedArray) or values.shape != wanted or values.dtype.kind not in "iufb":
             faults.add(
                 f"Modality '{name}' is an array {list(values.shape)} of {values.dtype}.",
                 f"Give numbers {list(wanted)}.",

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError, model_validator
 
@@ -20,26 +21,41 @@ class Modality(BaseModel):
     """One modality of a dataset.
 
     Args:
-        kind: ``features``, one array of numbers a sample.
-        shape: ``(d,)`` for one vector a sample or ``(T, d)`` for a sequence of T frames.
+        kind: ``features``, one array of float32 a sample, or ``images``, one sequence of uint8 RGB images.
+        shape: ``(d,)`` for one vector a sample or ``(T, d)`` for a sequence of T frames; ``(T, H, W, 3)`` for images.
         rate: frames a second (Hz) of a sequence, where known.
 
     Example:
         >>> face = Modality(shape=(25, 7), rate=12.5)
         >>> face.frames, face.channels, face.size
         (25, 7, 175)
+        >>> Modality(kind="images", shape=(75, 112, 112, 3), rate=25).frames
+        75
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["features"] = "features"
-    shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=2)
+    kind: Literal["features", "images"] = "features"
+    shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=4)
     rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _shape_of_its_kind(self) -> Self:
+        if self.kind == "features" and len(self.shape) > 2:
+            raise ValueError(f"features have a shape of [d] or [T, d], not {list(self.shape)}")
+        if self.kind == "images" and (len(self.shape) != 4 or self.shape[-1] != 3):
+            raise ValueError(f"images have a shape of [T, H, W, 3], not {list(self.shape)}")
+        return self
 
     @property
     def frames(self) -> int | None:
         """T of a sequence, None for one vector a sample."""
-        return self.shape[0] if len(self.shape) == 2 else None
+        return self.shape[0] if len(self.shape) > 1 else None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The numbers' type on disk."""
+        return np.dtype(np.uint8 if self.kind == "images" else np.float32)
 
     @property
     def channels(self) -> int:
@@ -48,7 +64,7 @@ class Modality(BaseModel):
 
     @property
     def size(self) -> int:
-        """Numbers a sample: d or T * d."""
+        """Numbers a sample: d, T * d or T * H * W * 3."""
         return math.prod(self.shape)
 
 
@@ -120,7 +136,13 @@ class DatasetInfo(BaseModel):
     @property
     def file_names(self) -> list[str]:
         """The dataset's data files, relative to its folder."""
-        return ["samples.parquet", *(f"features/{name}.parquet" for name in self.modalities)]
+        return ["samples.parquet", *map(self.file_name, self.modalities)]
+
+    def file_name(self, modality: str) -> str:
+        """The file of one modality, relative to the dataset's folder: Parquet for features, .npy for images."""
+        if self.modalities[modality].kind == "images":
+            return f"images/{modality}.npy"
+        return f"features/{modality}.parquet"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for YAML or JSON; what is not known is left out."""

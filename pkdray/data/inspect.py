@@ -43,9 +43,10 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             "kind": modality.kind,
             "shape": list(modality.shape),
             "rate": modality.rate,
-            "min": float(values.min()),
-            "max": float(values.max()),
-            "bytes": sizes[dataset.path / "features" / f"{name}.parquet"],
+            # Of images neither is worth reading them all.
+            "min": float(values.min()) if isinstance(values, np.ndarray) else 0.0,
+            "max": float(values.max()) if isinstance(values, np.ndarray) else 255.0,
+            "bytes": sizes[dataset.path / info.file_name(name)],
         }
     return {
         "name": info.name,

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pkdray.data.faults import Faults, some
-from pkdray.data.info import DatasetInfo
+from pkdray.data.info import DatasetInfo, Modality
+from pkdray.data.mapped import MappedArray
 
 SPLITS = ("train", "val", "test")
 _IDS = ("sample_id", "subject_id", "sequence_id")
@@ -84,6 +85,25 @@ def check_features(
             f"Modality '{name}' has {bad_values} values that are NaN or infinite, in {len(bad_samples)} samples: "
             f"{some(bad_samples)}.",
             "Fill them in or remove these samples.",
+        )
+
+
+def check_images(name: str, values: np.ndarray | MappedArray, modality: Modality, count: int, faults: Faults) -> None:
+    """Note images that are not uint8 [N, T, H, W, 3] of the samples' N; their rows are in the samples' order.
+
+    Args:
+        name: the modality.
+        values: the images.
+        modality: what is said of them.
+        count: N.
+        faults: where to note it.
+    """
+    wanted = (count, *modality.shape)
+    if values.shape != wanted or values.dtype != modality.dtype:
+        faults.add(
+            f"Modality '{name}' is an array {list(values.shape)} of {values.dtype}; dataset and samples need "
+            f"{list(wanted)} of {modality.dtype}.",
+            "Import the modality again.",
         )
 
 

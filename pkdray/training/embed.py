@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from pkdray.data.dataset import Dataset
-from pkdray.embeddings import TeacherEmbeddings, write_embeddings
+from pkdray.embeddings import Arrays, Rows, TeacherEmbeddings, write_embeddings
 from pkdray.losses import ccc, classification_gamma, sequence_gamma
 from pkdray.models.networks import privileged_features
-from pkdray.training.inputs import as_rows, fit_standardizers
+from pkdray.training.inputs import as_rows, fit_standardizers, input_name, inputs_of, standardised
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
 from pkdray.training.teachers import load_adapters, load_teacher
 
 CHUNK = 1024
-"""Samples a forward pass; frozen teachers need no gradients, so this bounds memory and nothing else."""
+"""Samples a forward pass at most; frozen teachers need no gradients, so this bounds memory and nothing else."""
 
 
 def embed_pool(plan: Plan, dataset: Dataset, pool: Pool, device: str = "cpu") -> None:
@@ -33,29 +33,25 @@ def embed_pool(plan: Plan, dataset: Dataset, pool: Pool, device: str = "cpu") ->
         StorageError: the folder cannot be written.
     """
     standardizers = fit_standardizers(plan, dataset, plan.info.modalities)
-    inputs = {name: standardizer.apply(dataset.features(name)) for name, standardizer in standardizers.items()}
+    inputs = {input_name(name): standardised(dataset, name, standardizers) for name in plan.info.modalities}
     sample_ids = dataset.samples["sample_id"].tolist()
     for name, said in _said(plan, pool, inputs, device):
         write_embeddings(pool.embeddings(name), sample_ids, _judged(plan, dataset, *said))
 
 
 def _said(
-    plan: Plan, pool: Pool, inputs: dict[str, np.ndarray], device: str
+    plan: Plan, pool: Pool, inputs: Arrays, device: str
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Each member's (embedding, prediction, privileged features)."""
-    size = len(next(iter(inputs.values())))
     for member in (member for member in plan.pool.values() if member.adapter_of is None):
         teacher = load_teacher(plan, member, pool.teacher(member.name)).to(device)
         recycled = {other.name: other.modalities[0] for other in plan.pool.values() if other.adapter_of == member.name}
         adapters = load_adapters(plan, pool.adapters(member.name)).to(device) if recycled else None
         parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in (member.name, *recycled)}
+        rows = Rows({input_name(name): inputs[input_name(name)] for name in member.modalities}, device)
         with torch.no_grad():
-            for start in range(0, size, CHUNK):
-                batch = {
-                    name: torch.from_numpy(inputs[name][start : start + CHUNK].copy()).to(device)
-                    for name in member.modalities
-                }
-                output = teacher(batch)
+            for chunk in rows.chunks(CHUNK):
+                output = teacher(inputs_of(rows.take(chunk), member.modalities))
                 missing = [name for name in member.modalities if name not in plan.prevalent]
                 none = output.embedding[..., :0]
                 privileged = privileged_features(output.features, plan.prevalent) if missing else none

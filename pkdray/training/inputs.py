@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pkdray.data.dataset import Dataset
+from pkdray.data.mapped import MappedArray
 from pkdray.data.normalisation import Standardizer
 from pkdray.embeddings import Arrays, Rows, TeacherEmbeddings
 from pkdray.training.loop import Batch
@@ -18,31 +21,45 @@ SEARCH_SPLITS = ("train", "val")
 
 
 def fit_standardizers(plan: Plan, dataset: Dataset, modalities: Iterable[str]) -> dict[str, Standardizer]:
-    """Mean and deviation of each modality's channels, over the training rows only."""
+    """Mean and deviation of each modality's channels, over the training rows only.
+
+    Images have none: their encoders know what numbers they were trained on.
+    """
     train = dataset.rows("train", plan.config.dataset.fold)
-    return {name: Standardizer.fit(dataset.features(name)[train]) for name in modalities}
+    features = {name: dataset.features(name) for name in modalities}
+    return {
+        name: Standardizer.fit(values[train]) for name, values in features.items() if isinstance(values, np.ndarray)
+    }
+
+
+def standardised(dataset: Dataset, name: str, standardizers: Mapping[str, Standardizer]) -> np.ndarray | MappedArray:
+    """A modality of all samples as a network takes it."""
+    values = dataset.features(name)
+    return values if isinstance(values, MappedArray) else standardizers[name].apply(values)
 
 
 def split_arrays(
     plan: Plan, dataset: Dataset, modalities: Sequence[str], splits: Iterable[str] = SEARCH_SPLITS
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, np.ndarray | MappedArray]]:
     """``{split: {"input.<modality>": [N, ...], "target": [N, ...]}}``, inputs standardised on the training rows."""
     standardizers = fit_standardizers(plan, dataset, modalities)
     targets = dataset.targets()
-    arrays: dict[str, dict[str, np.ndarray]] = {}
+    arrays: dict[str, dict[str, np.ndarray | MappedArray]] = {}
     for split in splits:
         rows = dataset.rows(split, plan.config.dataset.fold)
-        arrays[split] = {
-            input_name(name): standardizer.apply(dataset.features(name)[rows])
-            for name, standardizer in standardizers.items()
-        }
+        arrays[split] = {}
+        for name in modalities:
+            values = dataset.features(name)[rows]
+            if isinstance(values, np.ndarray):
+                values = standardizers[name].apply(values)
+            arrays[split][input_name(name)] = values
         arrays[split]["target"] = targets[rows]
     return arrays
 
 
 def with_embeddings(
     arrays: Mapping[str, Arrays], embeddings: Mapping[str, Mapping[str, TeacherEmbeddings]], first: str
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, np.ndarray | MappedArray]]:
     """Add ``<teacher>.<field>`` for every teacher, and ``privileged`` of the first, to each split's arrays.
 
     Args:
@@ -50,7 +67,7 @@ def with_embeddings(
         embeddings: by split and teacher, rows in the split's order.
         first: the teacher whose privileged features the T-Net learns.
     """
-    result: dict[str, dict[str, np.ndarray]] = {}
+    result: dict[str, dict[str, np.ndarray | MappedArray]] = {}
     for split, named in arrays.items():
         result[split] = dict(named)
         for teacher, said in embeddings[split].items():
@@ -82,6 +99,23 @@ def student_rows(
 def inputs_of(batch: Batch, modalities: Iterable[str]) -> dict[str, Tensor]:
     """The network's input: modality -> [B, ...]."""
     return {name: batch[input_name(name)] for name in modalities}
+
+
+def forward_all(model: nn.Module, rows: Rows, modalities: Sequence[str], most: int = 4096) -> Any:
+    """What a model says of all rows, without gradients: some at a time, put together as if they were one batch."""
+    with torch.no_grad():
+        return _joined([model(inputs_of(rows.take(chunk), modalities)) for chunk in rows.chunks(most)])
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Tensors, and dicts and named tuples of them, concatenated along the batch."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, Mapping):
+        return {name: _joined([part[name] for part in parts]) for name in first}
+    fields = [_joined(field) for field in zip(*parts, strict=True)]
+    return type(first)(*fields) if hasattr(first, "_fields") else tuple(fields)
 
 
 def as_rows(values: Tensor, dims: int) -> Tensor:

@@ -17,7 +17,7 @@ from pkdray.losses.task import mse_loss
 from pkdray.models.networks import Student, build_tnet
 from pkdray.models.tnet import TNet
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
-from pkdray.training.inputs import TEACHER_FIELDS, as_rows, inputs_of, student_rows
+from pkdray.training.inputs import TEACHER_FIELDS, as_rows, forward_all, inputs_of, student_rows
 from pkdray.training.loop import Batch, Fitted, Forward, Hparams, Report, Step, derive_seed, fit
 from pkdray.training.metrics import Metric, evaluate
 from pkdray.training.plan import Plan
@@ -152,17 +152,14 @@ def _named(part: str, teachers: list[str]) -> str:
 def predict_rows(model: nn.Module, rows: Rows, modalities: list[str], batch_size: int = 4096) -> Tensor:
     """Predictions of every row, [N, C] or [N, T, C], in evaluation mode."""
     model.eval()
-    with torch.no_grad():
-        indices = torch.arange(len(rows), device=rows.device)
-        return torch.cat(
-            [model(inputs_of(rows.take(chunk), modalities)).prediction for chunk in indices.split(batch_size)]
-        )
+    prediction: Tensor = forward_all(model, rows, modalities, batch_size).prediction
+    return prediction
 
 
 def scores(model: nn.Module, rows: Rows, plan: Plan) -> dict[str, float]:
     """Every metric of the task for a student on some rows."""
     prediction = predict_rows(model, rows, plan.prevalent)
-    target = rows.take(torch.arange(len(rows), device=rows.device))["target"]
+    target = rows.column("target")
     target_dims = 0 if plan.info.task == "classification" else 1
     return evaluate(as_rows(prediction, 1), as_rows(target, target_dims), plan.info.task)
 
@@ -218,8 +215,8 @@ def fit_tnet(
         return mse_loss(forward(inputs_of(batch, plan.prevalent)), batch["privileged"]), {}
 
     def validate(model: nn.Module) -> dict[str, float]:
-        val = rows["val"].take(torch.arange(len(rows["val"]), device=device))
-        return {"mse": float(mse_loss(model(inputs_of(val, plan.prevalent)), val["privileged"]))}
+        hallucinated = forward_all(model, rows["val"], plan.prevalent)
+        return {"mse": float(mse_loss(hallucinated, rows["val"].column("privileged")))}
 
     return fit(
         tnet, step, rows["train"], config=config.student.tnet.fit, metric=TNET_METRIC, validate=validate, seed=seed

@@ -18,7 +18,7 @@ from pkdray.losses.objective import StudentRows, task_loss
 from pkdray.losses.point import cosine_loss
 from pkdray.models.networks import Adapters, Teacher
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
-from pkdray.training.inputs import as_rows, input_name, inputs_of
+from pkdray.training.inputs import as_rows, forward_all, input_name, inputs_of
 from pkdray.training.loop import LAST, Batch, Fitted, Forward, Hparams, Report, Workers, derive_seed, fit
 from pkdray.training.metrics import evaluate
 from pkdray.training.plan import Member, Plan
@@ -130,10 +130,10 @@ def train_adapters(
         return 0.5 * alignment + 0.5 * labels, {"alignment": alignment, "task": labels}
 
     def validate(model: nn.Module) -> dict[str, float]:
-        val = rows["val"].take(torch.arange(len(rows["val"]), device=device))
+        target = rows["val"].column("target")
         each = {
-            name: _scores(plan, prediction, val["target"])
-            for name, (_, prediction) in model(inputs_of(val, modalities)).items()
+            name: _scores(plan, prediction, target)
+            for name, (_, prediction) in forward_all(model, rows["val"], modalities).items()
         }
         mean = {
             metric: sum(scores[metric] for scores in each.values()) / len(each) for metric in next(iter(each.values()))
@@ -215,9 +215,7 @@ def _rows(arrays: Arrays, modalities: list[str], device: str) -> Rows:
 
 
 def _whole(model: nn.Module, rows: Rows, modalities: list[str]) -> tuple[Any, Tensor]:
-    everything = rows.take(torch.arange(len(rows), device=rows.device))
-    with torch.no_grad():
-        return model(inputs_of(everything, modalities)), everything["target"]
+    return forward_all(model, rows, modalities), rows.column("target")
 
 
 def _label_loss(plan: Plan, embedding: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
