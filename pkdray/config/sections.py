@@ -57,16 +57,57 @@ class DatasetConfig(Section):
         return self
 
 
+BACKBONES: dict[str, int] = {"vgg19_gru": 1024, "r3d18": 512, "r3d18_lstm": 512, "resnet18": 512}
+"""The encoders with a pretrained network in them, and their width where `hidden` is left out."""
+HEADLESS = ("r3d18", "resnet18")
+"""Backbones whose own features are the encoder's."""
+
+Fusion: TypeAlias = Literal["concat", "gated", "jca", "transformer", "jmt"]
+
+
 class EncoderConfig(Section):
-    """Maps one modality's features to a feature vector of ``hidden[-1]`` numbers.
+    """Maps one modality's samples to a feature vector of ``hidden[-1]`` numbers.
 
     ``mlp``: linear, ReLU and dropout a layer, frame by frame where the features are a sequence (then averaged over
-    time). ``gru``: one recurrent layer a width; needs features of shape [T, d].
+    time). ``gru``: one recurrent layer a width; ``tcn``: one block of causal convolutions a width; both need features
+    of shape [T, d]. ``vgg19_gru``: VGG19 on pictures [T, H, W, 3], a recurrent layer a width. ``r3d18``: R3D-18 on
+    clips [F, H, W, 3] or [L, F, H, W, 3]; ``r3d18_lstm`` with a recurrent layer a width. ``resnet18``: ResNet-18 on a
+    spectrogram [T, bins] or on pictures.
+
+    The last four may start from ``weights``, a local file (nothing is downloaded), and ``freeze`` the network in it.
     """
 
-    kind: Literal["mlp", "gru"] = "mlp"
+    kind: Literal["mlp", "gru", "tcn", "vgg19_gru", "r3d18", "r3d18_lstm", "resnet18"] = "mlp"
     hidden: list[Width] = Field(default=[64], min_length=1)
     dropout: float = Field(default=0.3, ge=0, lt=1)
+    weights: str | None = Field(default=None, min_length=1)
+    weights_checksum: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
+    freeze: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _backbones_width(cls, data: Any) -> Any:
+        """Where no widths are asked for, a backbone has its own."""
+        if isinstance(data, dict) and "hidden" not in data and (width := BACKBONES.get(str(data.get("kind")))):
+            return {**data, "hidden": [width]}
+        return data
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> EncoderConfig:
+        if self.kind in HEADLESS and self.hidden != [BACKBONES[self.kind]]:
+            raise ValueError(
+                f"hidden is {self.hidden}, but a {self.kind} gives its own {BACKBONES[self.kind]} features: leave "
+                "hidden out"
+            )
+        given = [name for name in ("weights", "weights_checksum", "freeze") if getattr(self, name)]
+        if given and self.kind not in BACKBONES:
+            raise ValueError(
+                f"{given[0]} is for a pretrained network, and kind {self.kind} has none: leave it out, or choose a "
+                f"kind among {', '.join(BACKBONES)}"
+            )
+        if given and self.weights is None:
+            raise ValueError(f"{given[0]} is set without weights: name their file, or leave {given[0]} out")
+        return self
 
 
 class TrainingConfig(Section):
@@ -106,7 +147,7 @@ class TeachersConfig(Section):
     pool: list[TeacherConfig] = Field(default=[TeacherConfig(name="joint")], min_length=1)
     encoder: EncoderConfig = EncoderConfig()
     encoders: dict[str, EncoderConfig] = Field(default={}, description="per modality, in place of `encoder`")
-    fusion: Literal["concat", "gated"] = "concat"
+    fusion: Fusion = "concat"
     embedding: Width = 64
     adapters: AdaptersConfig = AdaptersConfig()
     training: TrainingConfig = TrainingConfig()
@@ -140,7 +181,7 @@ class StudentConfig(Section):
 
     encoder: EncoderConfig = EncoderConfig()
     encoders: dict[str, EncoderConfig] = Field(default={}, description="per modality, in place of `encoder`")
-    fusion: Literal["concat", "gated"] | None = None
+    fusion: Fusion | None = None
     tnet: TNetConfig = TNetConfig()
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from pkdray.config import EncoderConfig
+from pkdray.models.encoder import Encoder, ShapeError
+from pkdray.models.tcn import TCNEncoder
+from pkdray.models.visual import build_r3d18, build_resnet18, build_vgg19
+
+__all__ = ["ENCODERS", "Encoder", "GRUEncoder", "LSTMEncoder", "MLPEncoder", "align_frames", "build_encoder", "mlp"]
 
 
 def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
@@ -27,7 +32,7 @@ def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class MLPEncoder(nn.Module):
+class MLPEncoder(Encoder):
     """An MLP on every frame; the frames of a sample are averaged unless the targets are per frame.
 
     Shapes: [B, d] -> [B, h]; [B, T, d] -> [B, h], or [B, T, h] with ``per_frame``.
@@ -45,17 +50,19 @@ class MLPEncoder(nn.Module):
         return features.mean(dim=1) if features.ndim == 3 and not self.per_frame else features
 
 
-class GRUEncoder(nn.Module):
+class GRUEncoder(Encoder):
     """Gated recurrent layers over the frames; the last state stands for the sample unless the targets are per frame.
 
     Shapes: [B, T, d] -> [B, h], or [B, T, h] with ``per_frame``.
     """
 
+    cell: ClassVar[Callable[..., nn.RNNBase]] = nn.GRU
+
     def __init__(self, inputs: int, hidden: Sequence[int], dropout: float, *, per_frame: bool) -> None:
         super().__init__()
         widths = [inputs, *hidden]
         self.layers = nn.ModuleList(
-            nn.GRU(inner, outer, batch_first=True) for inner, outer in itertools.pairwise(widths)
+            self.cell(inner, outer, batch_first=True) for inner, outer in itertools.pairwise(widths)
         )
         self.dropout = nn.Dropout(dropout)
         self.per_frame = per_frame
@@ -69,20 +76,70 @@ class GRUEncoder(nn.Module):
         return features if self.per_frame else features[:, -1]
 
 
-Encoder: TypeAlias = MLPEncoder | GRUEncoder
+class LSTMEncoder(GRUEncoder):
+    """A ``GRUEncoder`` with long short-term memory cells."""
+
+    cell = nn.LSTM
+
+
+Shape = tuple[int, ...]
+
+
+def _mlp(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
+    if len(shape) not in (1, 2):
+        raise ShapeError(
+            f"an mlp encoder needs features of shape [d] or [T, d], not {list(shape)}.",
+            cure="Use kind resnet18, vgg19_gru or r3d18 for images, or extract features first.",
+        )
+    return MLPEncoder(shape[-1], config.hidden, config.dropout, per_frame=per_frame)
+
+
+def _gru(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
+    _needs_frames("gru", shape)
+    return GRUEncoder(shape[-1], config.hidden, config.dropout, per_frame=per_frame)
+
+
+def _tcn(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
+    _needs_frames("tcn", shape)
+    return TCNEncoder(shape[-1], config.hidden, config.dropout, per_frame=per_frame)
+
+
+def _vgg19_gru(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
+    return build_vgg19(config, shape, per_frame=per_frame, head=GRUEncoder)
+
+
+def _r3d18(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
+    return build_r3d18(config, shape, per_frame=per_frame)
+
+
+def _r3d18_lstm(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
+    return build_r3d18(config, shape, per_frame=per_frame, head=LSTMEncoder)
+
+
+def _resnet18(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
+    return build_resnet18(config, shape, per_frame=per_frame)
+
+
+ENCODERS: dict[str, Callable[[EncoderConfig, Shape, bool], Encoder]] = {
+    "mlp": _mlp,
+    "gru": _gru,
+    "tcn": _tcn,
+    "vgg19_gru": _vgg19_gru,
+    "r3d18": _r3d18,
+    "r3d18_lstm": _r3d18_lstm,
+    "resnet18": _resnet18,
+}
+"""What builds an encoder of each kind that a config may name: (config, shape of a sample, per frame) -> encoder."""
 
 
 def build_encoder(config: EncoderConfig, shape: Sequence[int], *, per_frame: bool) -> Encoder:
-    """The encoder that ``config`` names, for samples of ``shape`` ([d] or [T, d]).
+    """The encoder that ``config`` names, for samples of ``shape``; its ``width`` is ``config.hidden[-1]``.
 
     Raises:
-        ValueError: a GRU for features without a time axis.
+        ShapeError: the kind cannot take samples of this shape.
+        CheckpointError: the file of weights is missing, damaged or of another network.
     """
-    if config.kind == "gru":
-        if len(shape) != 2:
-            raise ValueError(f"a gru encoder needs features of shape [T, d], not {list(shape)}: use kind mlp")
-        return GRUEncoder(shape[-1], config.hidden, config.dropout, per_frame=per_frame)
-    return MLPEncoder(shape[-1], config.hidden, config.dropout, per_frame=per_frame)
+    return ENCODERS[config.kind](config, tuple(shape), per_frame)
 
 
 def align_frames(features: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -97,3 +154,12 @@ def align_frames(features: dict[str, Tensor]) -> dict[str, Tensor]:
         name: value if value.ndim == 3 else value.unsqueeze(1).expand(-1, frames, -1)
         for name, value in features.items()
     }
+
+
+def _needs_frames(kind: str, shape: Shape) -> None:
+    if len(shape) != 2:
+        raise ShapeError(
+            f"a {kind} encoder needs features of shape [T, d], not {list(shape)}: use kind mlp"
+            if len(shape) == 1
+            else f"a {kind} encoder needs features of shape [T, d], not {list(shape)}: use a kind for images"
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from pkdray.models.jca import JCAFusion
 from pkdray.models.named import NamedModules
+from pkdray.models.transformers import JMTFusion, TransformerFusion
 
 
 class ConcatFusion(nn.Module):
@@ -46,9 +48,39 @@ class GatedFusion(nn.Module):
         return (gates.unflatten(-1, streams.shape[-2:]).softmax(dim=-2) * streams).sum(dim=-2)
 
 
-FUSIONS = {"concat": ConcatFusion, "gated": GatedFusion}
+def _concat(widths: Mapping[str, int], embedding: int, _frames: int) -> nn.Module:
+    return ConcatFusion(widths, embedding)
 
 
-def build_fusion(kind: str, widths: Mapping[str, int], embedding: int) -> nn.Module:
-    """The fusion called ``kind`` for streams of the given widths."""
-    return FUSIONS[kind](widths, embedding)
+def _gated(widths: Mapping[str, int], embedding: int, _frames: int) -> nn.Module:
+    return GatedFusion(widths, embedding)
+
+
+def _transformer(widths: Mapping[str, int], embedding: int, _frames: int) -> nn.Module:
+    return TransformerFusion(widths, embedding)
+
+
+def _jmt(widths: Mapping[str, int], embedding: int, _frames: int) -> nn.Module:
+    return JMTFusion(widths, embedding)
+
+
+FUSIONS: dict[str, Callable[[Mapping[str, int], int, int], nn.Module]] = {
+    "concat": _concat,
+    "gated": _gated,
+    "jca": JCAFusion,
+    "transformer": _transformer,
+    "jmt": _jmt,
+}
+"""What builds a fusion of each kind that a config may name: (widths by stream, embedding, frames) -> fusion."""
+
+
+def build_fusion(kind: str, widths: Mapping[str, int], embedding: int, *, frames: int = 1) -> nn.Module:
+    """The fusion called ``kind`` for streams of the given widths.
+
+    Args:
+        kind: one of ``FUSIONS``.
+        widths: h_m by stream.
+        embedding: D.
+        frames: T of the streams where the targets are per frame; 1 for vectors.
+    """
+    return FUSIONS[kind](widths, embedding, frames)

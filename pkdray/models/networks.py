@@ -58,7 +58,8 @@ class Teacher(nn.Module):
     def __init__(self, config: TeachersConfig, shapes: Shapes, task: TaskShape) -> None:
         super().__init__()
         self.encoders = _encoders(config.encoder, config.encoders, shapes, task)
-        self.fusion = build_fusion(config.fusion, _widths(self.encoders), config.embedding)
+        frames = _frames(shapes, task)
+        self.fusion = build_fusion(config.fusion, _widths(self.encoders), config.embedding, frames=frames)
         self.dropout = nn.Dropout(config.encoder.dropout)
         self.head = nn.Linear(config.embedding, task.outputs)
 
@@ -106,7 +107,7 @@ class Student(nn.Module):
         widths = _widths(self.encoders)
         if tnet is not None:
             widths[HALLUCINATED] = tnet.output.out_features
-        self.fusion = build_fusion(fusion, widths, embedding)
+        self.fusion = build_fusion(fusion, widths, embedding, frames=_frames(shapes, task))
         self.dropout = nn.Dropout(config.encoder.dropout)
         self.head = nn.Linear(embedding, task.outputs)
         self._frozen_tnet = config.tnet.training == "frozen"
@@ -156,3 +157,10 @@ def _encoders(
 
 def _widths(encoders: NamedModules) -> dict[str, int]:
     return {name: int(encoder.width) for name, encoder in encoders.items()}  # type: ignore[arg-type]
+
+
+def _frames(shapes: Shapes, task: TaskShape) -> int:
+    """How many frames the fused streams have: 1 where a sample is a vector, or one picture [H, W, C]."""
+    if not task.per_frame:
+        return 1
+    return next((shape[0] for shape in shapes.values() if len(shape) not in (1, 3)), 1)

@@ -31,6 +31,8 @@ def test_a_minimal_study_has_a_default_for_everything_else() -> None:
         {"method": {"name": "cc", "alpha": "learned", "order": 3, "selection": "confidence"}},
         {"method": {"name": "supervised"}, "search": {"asha": None, "metric": "accuracy"}},
         {"student": {"fusion": "gated", "encoders": {"fou": {"kind": "gru", "hidden": [17, 29]}}}},
+        {"teachers": {"fusion": "jmt", "encoders": {"fou": {"kind": "resnet18"}, "kar": {"kind": "tcn"}}}},
+        {"student": {"encoders": {"fou": {"kind": "vgg19_gru", "weights": "vgg19.safetensors", "freeze": True}}}},
         {
             "search": {
                 "space": {
@@ -106,6 +108,11 @@ def test_nothing_changes_after_loading_and_nothing_unknown_is_kept() -> None:
         ({"training.gradient_clip": float("inf")}, "finite"),
         ({"student.encoder.dropout": 1}, "less than 1"),
         ({"student.encoder.hidden": []}, "at least 1 item"),
+        ({"student.encoder.kind": "lstm"}, "'mlp', 'gru', 'tcn', 'vgg19_gru', 'r3d18', 'r3d18_lstm' or 'resnet18'"),
+        ({"student.encoder": {"kind": "r3d18", "hidden": [64]}}, "a r3d18 gives its own 512 features"),
+        ({"student.encoder.weights": "a.pth"}, "kind mlp has none"),
+        ({"student.encoder": {"kind": "resnet18", "freeze": True}}, "freeze is set without weights"),
+        ({"teachers.fusion": "sum"}, "'concat', 'gated', 'jca', 'transformer' or 'jmt'"),
         ({"search.asha.reduction_factor": 1}, "greater than or equal to 2"),
         ({"search.space": ["a"]}, "valid dictionary"),
         ({"resources.cpus_per_trial": 0}, "greater than 0"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pkdray.config import StudentConfig, TeachersConfig
+from pkdray.models.fusion import FUSIONS
 from pkdray.models.networks import Adapters, Student, TaskShape, Teacher, build_tnet
 
 VECTORS = {"face": (5,), "voice": (7,), "heart": (3,)}
@@ -44,8 +45,8 @@ def inputs(shapes, batch: int = 8) -> dict[str, torch.Tensor]:
     return {name: torch.randn(batch, *shape) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("fusion", ["concat", "gated"])
-@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("kind", ["mlp", "gru", "tcn"])
 @pytest.mark.parametrize(("shapes", "per_frame"), WORLDS)
 def test_a_teacher_says_embedding_prediction_and_features(shapes, per_frame, kind, fusion):
     said = teacher(shapes, per_frame=per_frame, fusion=fusion, kind=kind)(inputs(shapes))
@@ -66,8 +67,8 @@ def test_a_student_says_embedding_prediction_and_what_it_hallucinates(shapes, pe
     assert said.hallucinated.shape == ((0,) if tnet == "none" else (*leading, 12))
 
 
-@pytest.mark.parametrize("kind", ["mlp", "gru"])
-@pytest.mark.parametrize("fusion", ["concat", "gated"])
+@pytest.mark.parametrize("kind", ["mlp", "gru", "tcn"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize(("shapes", "per_frame"), WORLDS)
 @pytest.mark.parametrize("build", [teacher, student])
 def test_a_prediction_does_not_depend_on_batch_mates(build, shapes, per_frame, fusion, kind):
@@ -122,7 +123,7 @@ def test_adapters_work_on_a_teachers_features():
     )
 
 
-@pytest.mark.parametrize("fusion", ["concat", "gated"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("build", [teacher, student])
 def test_modalities_may_have_any_name_that_a_dataset_allows(build, fusion):
     shapes = {name: (index + 2,) for index, name in enumerate(ODD_NAMES)}
