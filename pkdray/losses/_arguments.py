@@ -56,6 +56,8 @@ def boolean(name: str, value: Tensor) -> None:
 
 def positive(name: str, value: float | Tensor) -> None:
     """Require a number above zero; the values of a tensor are not read, since that would wait for the device."""
+    if not isinstance(value, Tensor | int | float):
+        raise ValueError(f"{name} is {value!r}, a {type(value).__name__}. Pass a number or a tensor.")
     if not isinstance(value, Tensor) and not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value}. Choose a finite {name} above 0.")
 

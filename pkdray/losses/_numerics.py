@@ -23,6 +23,9 @@ def full_precision(value: Tensor) -> Tensor:
 def without_autocast(value: Tensor) -> AbstractContextManager[object]:
     """Switch autocast off: rounding similarities to bfloat16 costs about 2 % of the gradient."""
     kind = value.device.type
+    if torch.compiler.is_compiling():
+        # The questions below would break the graph.
+        return torch.autocast(kind, enabled=False)
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
         return nullcontext()
     return torch.autocast(kind, enabled=False)

@@ -22,16 +22,19 @@ LARGEST_WEIGHT = 1.85
 LARGEST_WEIGHT_NEARBY = 1.95
 """A weight of 1.9 may diverge far from the solution; nearby the iteration is linear, and slow modes need it."""
 
+PLATEAU = 0.97
+"""A rate above this is no convergence yet: potentials drift, and a line search along their way is shorter."""
+
 NEARBY = 0.03
 """Residual below which the solution is near."""
 
 FAR = 0.5
 """A residual that grows beyond this shows divergence; below it, over-relaxed iterations may grow for a while."""
 
-ACCURACY = 0.015
-"""Residual to stop at where no tolerance is given, relative to what a gradient of full length stands.
+ACCURACY = 0.02
+"""Aimed relative error of the gradient where no tolerance is given.
 
-It leaves relative errors of the gradient of 1e-2 at most, 1e-3 as a rule: docs/losses.md has the measurements.
+An upper bound of the estimate, not of the error: docs/losses.md has the errors that were measured.
 """
 
 
@@ -41,13 +44,23 @@ class Pace:
     Args:
         spread: half the mean squared length of the points of x, centred, in units of epsilon.
         cost: the mean cost, in units of epsilon.
-        tol: the residual to stop at; None takes the one at which the gradient is good to about ``ACCURACY``.
+        share: which share of the spread each point of x has, ``[L, 1, n]``, summing to 1.
+        tol: the residual to stop at; None takes the one that leaves the gradient an error of about ``accuracy``.
+        accuracy: relative, of the gradient.
     """
 
-    def __init__(self, spread: Sequence[float], cost: Sequence[float], tol: float | None) -> None:
-        self._spread, self._tol = spread, tol
+    def __init__(
+        self,
+        spread: Sequence[float],
+        cost: Sequence[float],
+        share: Tensor,
+        tol: float | None,
+        accuracy: float = ACCURACY,
+    ) -> None:
+        self._spread, self._share, self._tol, self._accuracy = spread, share, tol, accuracy
         self._weights = [min(max(1.25 + 0.27 * math.log10(max(value, 1e-9)), 1.0), 1.8) for value in cost]
         self._seen: tuple[int, Sequence[float]] = 0, [math.inf] * len(cost)
+        self._stuck: list[int] = []
 
     def weight(self, like: Tensor) -> float | Tensor:
         """The weight of the next steps: a number for one problem, ``[L, 1, 1]`` for several."""
@@ -59,8 +72,24 @@ class Pace:
         """The pace of the named problems alone."""
         part = copy.copy(self)
         part._spread, part._weights = [self._spread[lane] for lane in lanes], [self._weights[lane] for lane in lanes]
+        part._share = self._share[list(lanes)]
+        part._stuck = [place for place, lane in enumerate(lanes) if lane in self._stuck]
         part._seen = self._seen[0], [self._seen[1][lane] for lane in lanes]
         return part
+
+    def residual(self, log_u: Tensor, step: Tensor) -> Tensor:
+        """How far the rows' sums are from 1, ``[L]``: the L1 error of the marginals where a tolerance was given.
+
+        Without one, the root of the mean square, in which a point counts by the square of its distance from the centre:
+        mass that is misplaced there pulls as far, and late in training a few points have the whole gradient.
+        """
+        if self._tol is None:
+            return (step - log_u).square_().mul_(self._share).sum(2).sqrt_().flatten()
+        return (log_u - step).expm1_().abs_().sum(2).mul_(1 / step.shape[2]).flatten()
+
+    def stuck(self, iteration: int) -> list[int]:
+        """The problems whose residual did not shrink since the last look although it is far from small enough."""
+        return self._stuck if iteration >= 2 * CHECK_EVERY else []
 
     def first_look(self, iteration: int, residual: Sequence[float]) -> None:
         """Remember a residual: one look shows no rate, and a small step may be one of many."""
@@ -76,12 +105,16 @@ class Pace:
         """
         (last, before), self._seen = self._seen, (iteration, residual)
         since = iteration - last
-        going = []
+        going, self._stuck = [], []
         for lane, now in enumerate(residual):
             rate = (now / before[lane]) ** (1 / since) if 0 < now < before[lane] else 1.0
-            # Steps that shrink by `rate` sum to 1 / (1 - rate) of the first; while they grow, nothing is known.
-            left = now * max(1.0, 0.25 / (1 - rate)) if rate < 1 else now
+            # Steps that shrink by `rate` sum to 1 / (1 - rate) of the first. Over-relaxation with weight w leaves modes
+            # that shrink by w - 1 and no faster, which the first steps do not show. While steps grow, nothing is known.
+            slowest = max(rate, self._weights[lane] - 1)
+            left = now / (1 - slowest) if rate < 1 and self._tol is None else now
             if left > self._tolerance(lane, value[lane]):
+                if rate > PLATEAU:
+                    self._stuck.append(lane)
                 going.append(lane)
             if rate < 1:
                 largest = LARGEST_WEIGHT_NEARBY if now < NEARBY else LARGEST_WEIGHT
@@ -92,10 +125,11 @@ class Pace:
 
     def _tolerance(self, lane: int, value: float) -> float:
         if self._tol is not None:
-            return self._tol
+            # Half of it, since the last column step moves the rows a little once more.
+            return self._tol / 2
         # A residual moves the gradient by itself times the points' length; the gradient is about sqrt(2 value) long.
         relative = math.sqrt(max(value, 0.0) / max(self._spread[lane], 1e-30))
-        return ACCURACY * min(max(relative, 0.01), 1.0)
+        return self._accuracy * min(max(relative, 0.01), 1.0)
 
 
 def best_weight(weight: float, rate: float) -> float:

@@ -23,7 +23,7 @@ def solve(
     max_iter: int,
     complete: bool = False,
 ) -> Solution:
-    """The same as :func:`pkdray.losses._sinkhorn.solve`, one to three orders slower and by other means."""
+    """The same as :func:`pkdray.losses._sinkhorn.solve`, slower and by other means."""
     n, m = x.shape[1], y.shape[1]
     unit = epsilon.sqrt().view(-1, 1, 1)
     a, b = x / unit, y / unit
@@ -35,7 +35,10 @@ def solve(
         return Solution(epsilon * value, unit * grad_y)
     grad_x = between.plan.sum(2).unsqueeze(-1) * a - between.plan @ b - (a / n - _symmetrised(of_x.plan) @ a)
     entropy = between.entropy - (of_x.entropy + of_y.entropy) / 2
-    return Solution(epsilon * value, unit * grad_y, unit * grad_x, entropy, between.iterations, between.residual)
+    converged = between.residual <= (tol or TOL)
+    return Solution(
+        epsilon * value, unit * grad_y, unit * grad_x, entropy, between.iterations, between.residual, converged
+    )
 
 
 def _symmetrised(plan: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pkdray.losses._pace import CHECK_EVERY, Pace
+from pkdray.losses._pace import ACCURACY, CHECK_EVERY, Pace
 
 FLOOR = -60.0
 """Exponents are clamped here: e^-60 of a row is nothing, and denormal numbers would make exp several times slower."""
@@ -39,10 +39,16 @@ CHUNK = 2**17
 """Entries of the kernels that are worked on together on a CPU, so that they stay in a core's cache."""
 
 
+MOST_DOUBLINGS = 14
+SMALL = 64 * 64
+"""Entries of a kernel up to which a CPU computes in float64 without anybody noticing."""
+
+
 class Solution(NamedTuple):
     """Divergences of ``[L]`` problems and their gradients in y; the rest is ``None`` where it was not asked for.
 
-    ``residual`` is the L1 error of the marginals.
+    ``residual`` is the L1 error of the marginals; ``converged`` means that it is below tol, or that the gradient is as
+    good as asked for.
     """
 
     value: Tensor
@@ -51,6 +57,7 @@ class Solution(NamedTuple):
     grad_epsilon: Tensor | None = None
     iterations: Tensor | None = None
     residual: Tensor | None = None
+    converged: Tensor | None = None
 
 
 def solve(
@@ -60,6 +67,7 @@ def solve(
     *,
     tol: float | None,
     max_iter: int,
+    accuracy: float = ACCURACY,
     complete: bool = False,
 ) -> Solution:
     """Divergences of L pairs of clouds and their gradients.
@@ -68,41 +76,53 @@ def solve(
         x: ``[L, n, k]``, float32 or float64, without history.
         y: ``[L, m, k]``.
         epsilon: ``[L]``.
-        tol: L1 error of the marginals to stop at; None stops when the gradient is good to about 1 %.
+        tol: L1 error of the marginals to stop at; None stops by ``accuracy``.
         max_iter: iterations of the cross term at most.
+        accuracy: of the gradient, relative, where there is no ``tol``.
         complete: compute the gradients in x and epsilon too, and tell how the solver fared.
     """
-    lanes = max(1, CHUNK // (x.shape[1] * y.shape[1]))
-    if x.device.type != "cpu" or len(x) <= lanes:
-        return _solve(x, y, epsilon, tol, max_iter, complete)
-    parts = [
-        _solve(*piece, tol, max_iter, complete)
-        for piece in zip(x.split(lanes), y.split(lanes), epsilon.split(lanes), strict=True)
-    ]
+    entries = x.shape[1] * y.shape[1]
+    on_cpu = x.device.type == "cpu"
+    # At these sizes operations cost their start, whatever the precision, and small batches have the smallest losses.
+    dtype = torch.float64 if on_cpu and entries <= SMALL else x.dtype
+    # Inference mode starts operations faster than no_grad does. Its tensors may not leave: what is returned is a copy.
+    with torch.inference_mode():
+        lanes = max(1, CHUNK // entries) if on_cpu else len(x)
+        parts = [
+            _solve(a, b, c, tol, max_iter, accuracy, complete)
+            for a, b, c in zip(*(value.to(dtype).split(lanes) for value in (x, y, epsilon)), strict=True)
+        ]
+    return Solution(*(_whole(field, x.dtype) for field in zip(*parts, strict=True)))
 
-    def whole(name: str) -> Any:
-        fields = [getattr(part, name) for part in parts]
-        return None if fields[0] is None else torch.cat(fields)
 
-    return Solution(*map(whole, Solution._fields))
+def _whole(parts: tuple[Tensor | None, ...], dtype: torch.dtype) -> Any:
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    whole = torch.cat(found) if len(found) > 1 else found[0].clone()
+    return whole.to(dtype) if whole.is_floating_point() else whole
 
 
-def _solve(x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: int, complete: bool) -> Solution:
+def _solve(
+    x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: int, accuracy: float, complete: bool
+) -> Solution:
+    steps = symmetric_steps(accuracy if tol is None else tol)
     n, m = x.shape[1], y.shape[1]
     unit = epsilon.sqrt().view(-1, 1, 1)
     if n == m:
         # One batch for both: an operation costs more to start than to run at these sizes.
         both = _Cloud.of(torch.cat([x, y]), torch.cat([unit, unit]))
-        plan, lanes = _symmetric(both, tol), len(x)
+        plan, lanes = _symmetric(both, steps), len(x)
         cloud_x, cloud_y = both.lanes(0, lanes), both.lanes(lanes, 2 * lanes)
         of_x, of_y = plan.lanes(0, lanes), plan.lanes(lanes, 2 * lanes)
     else:
         cloud_x, cloud_y = _Cloud.of(x, unit), _Cloud.of(y, unit)
-        of_x, of_y = _symmetric(cloud_x, tol), _symmetric(cloud_y, tol)
-    x, half_x, y = cloud_x.points, cloud_x.half, cloud_y.points
+        of_x, of_y = _symmetric(cloud_x, steps), _symmetric(cloud_y, steps)
+    x, y = cloud_x.points, cloud_y.points
     shift = cloud_y.mean - cloud_x.mean
     scaling = _Scaling.start(cloud_x.left, cloud_y.right, of_x.potential, of_y.potential)
-    pace = Pace(cloud_x.spread, list(map(operator.add, cloud_x.spread, cloud_y.spread)), tol)
+    cost = list(map(operator.add, cloud_x.spread, cloud_y.spread))
+    pace = Pace(cloud_x.spread, cost, cloud_x.share, tol, accuracy)
     cross = _cross(scaling, pace, max_iter)
 
     value = (cross.value * epsilon).add_(shift.square().sum((1, 2)), alpha=0.5)
@@ -113,26 +133,28 @@ def _solve(x: Tensor, y: Tensor, epsilon: Tensor, tol: float | None, max_iter: i
     missing = cross.row_sums().sub_(1)
     residual = missing.abs().mean((1, 2))
     within_x = of_x.to_rows(x)
-    # The columns of the plan sum to 1; its rows do to the residual alone, so what they miss stays in the formulas.
+    # The columns of the plan sum to 1; its rows do to the residual alone, so what they miss stays in the formula.
     grad_x = ((within_x - cross.to_rows(y)).mT + x * missing.mT).mul_(unit).sub_(shift).mul_(1 / n)
-    # dW / d epsilon is the relative entropy of the plan: (W - <P, C>) / epsilon.
-    products = _mean_product(y, from_x) - _mean_product(y, from_y) / 2 - _mean_product(x, within_x) / 2
-    grad_epsilon = cross.value + products - (missing.mT * half_x).mean((1, 2))
+    # S(c x, c y, c^2 epsilon) = c^2 S(x, y, epsilon), so Euler's theorem has the third derivative in the other two.
+    along = (grad_x * x).sum((1, 2)).add_((grad_y * y).sum((1, 2)))
+    grad_epsilon = cross.value - along.div_(2 * unit.flatten())
     iterations = torch.tensor(cross.iterations, device=x.device)
-    return Solution(value, grad_y, grad_x, grad_epsilon, iterations, residual)
+    converged = torch.tensor(cross.enough, device=x.device) if tol is None else residual <= tol
+    return Solution(value, grad_y, grad_x, grad_epsilon, iterations, residual, converged)
 
 
 class _Cloud(NamedTuple):
     """Points ``[L, n, k]``, centred and in units of sqrt(epsilon), and what is computed of them once.
 
-    ``half`` is |p|^2 / 2, ``[L, n, 1]``, and ``spread`` its mean. The product of a row of ``left`` [p, -|p|^2 / 2, 1]
-    with one of ``right`` [q, 1, -|q|^2 / 2 - log n] is minus the cost, less log n for the points' weight in a kernel.
+    ``spread`` is the mean of |p|^2 / 2, one number a problem, and ``share`` ``[L, 1, n]`` whose it is. The product of a
+    row of ``left`` [p, -|p|^2 / 2, 1] with one of ``right`` [q, 1, -|q|^2 / 2 - log n] is minus the cost, less log n
+    for the points' weight in a kernel.
     """
 
     points: Tensor
     mean: Tensor
-    half: Tensor
     spread: list[float]
+    share: Tensor
     left: Tensor
     right: Tensor
 
@@ -142,17 +164,14 @@ class _Cloud(NamedTuple):
         points = (points - mean).div_(unit)
         half = (points * points).sum(2, keepdim=True).mul_(0.5)
         ones, less = torch.ones_like(half), half.neg()
-        spread = [total / points.shape[1] for total in half.sum((1, 2)).tolist()]
+        total = half.sum(1, keepdim=True)
+        spread = [value / points.shape[1] for value in total.flatten().tolist()]
+        share = (half / total.clamp(min=torch.finfo(half.dtype).tiny)).mT
         left, right = torch.cat([points, less, ones], 2), torch.cat([points, ones, less - math.log(points.shape[1])], 2)
-        return cls(points, mean, half, spread, left, right)
+        return cls(points, mean, spread, share, left, right)
 
     def lanes(self, first: int, last: int) -> _Cloud:
         return _Cloud(*(field[first:last] for field in self))  # type: ignore[arg-type]
-
-
-def _mean_product(points: Tensor, images: Tensor) -> Tensor:
-    """Mean over the points ``[L, n, k]`` of their products with ``images`` ``[L, k, n]``."""
-    return (points.mT * images).sum((1, 2)) / points.shape[1]
 
 
 class _Symmetric(NamedTuple):
@@ -171,16 +190,16 @@ class _Symmetric(NamedTuple):
         return torch.bmm(points.mT * self.u, self.kernel).mul_(self.v)
 
 
-def symmetric_steps(tol: float | None) -> int:
-    """Contractions by .17, the limit of Chebyshev's, until the potentials are good to ``tol``; 4 for a gradient."""
-    return 4 if tol is None else 2 + math.ceil(math.log(min(tol, 0.1)) / math.log(0.17))
+def symmetric_steps(accuracy: float) -> int:
+    """Contractions by .17, the limit of Chebyshev's, to potentials of an accuracy."""
+    return 1 + math.ceil(math.log(min(accuracy, 0.1)) / math.log(0.17))
 
 
-def _symmetric(cloud: _Cloud, tol: float | None) -> _Symmetric:
+def _symmetric(cloud: _Cloud, steps: int) -> _Symmetric:
     kernel = torch.bmm(cloud.left, cloud.right.mT).clamp_(FLOOR, 0).exp_()
     before = now = kernel.sum(-1).unsqueeze(1).log_().mul_(-0.5)
     weight = 1.0
-    for step in range(symmetric_steps(tol)):
+    for step in range(steps):
         mapped = torch.lerp(now, torch.bmm(now.exp(), kernel).log_().neg_(), 2 / 3)
         # Chebyshev's semi-iteration for a spectrum within [-1/3, 1/3].
         weight = (1.0, 18 / 17)[step] if step < 2 else 1 / (1 - weight / 36)
@@ -199,6 +218,7 @@ class _Cross(NamedTuple):
     v: Tensor
     value: Tensor
     iterations: list[int]
+    enough: list[bool]
 
     def to_columns(self, x: Tensor) -> Tensor:
         """The mean of the points of x that each point of y receives, ``[L, k, m]``."""
@@ -216,29 +236,31 @@ class _Cross(NamedTuple):
 
 
 def _cross(scaling: _Scaling, pace: Pace, max_iter: int) -> _Cross:
-    log_u, iterations = _iterate(scaling, pace, max_iter)
+    log_u, iterations, enough = _iterate(scaling, pace, max_iter)
     log_v = scaling.column_step(log_u)
-    return _Cross(scaling.kernel, log_u.exp(), log_v.exp(), scaling.value(log_u, log_v), iterations)
+    return _Cross(scaling.kernel, log_u.exp(), log_v.exp(), scaling.value(log_u, log_v), iterations, enough)
 
 
-def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, list[int]]:
-    """Potentials of x, and the iterations of each problem; what was absorbed changes ``whole``."""
+def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, list[int], list[bool]]:
+    """Potentials of x, and of each problem the iterations and whether it may stop; absorption changes ``whole``."""
     scaling = whole
     log_u = scaling.row_step(torch.zeros_like(scaling.columns))
     log_v = scaling.column_step(log_u)
     far = bool((log_v > LARGEST_POTENTIAL).any())
     if far:
         log_u, log_v = scaling.reach_every_column(log_u)
-    result, iterations = log_u, [max_iter] * len(log_u)
+    result, iterations, enough = log_u, [max_iter] * len(log_u), [False] * len(log_u)
     where = list(range(len(log_u)))
-    weight = pace.weight(log_u)
+    weight, seen = pace.weight(log_u), log_u
     for iteration in range(1, max_iter):
         step = scaling.row_step(log_v)
         if iteration == 1:
-            pace.first_look(iteration, _residual(log_u, step).tolist())
+            pace.first_look(iteration, pace.residual(log_u, step).tolist())
         elif iteration % CHECK_EVERY == 0:
-            residual, value, largest = scaling.look(log_u, log_v, step)
+            residual, value, largest = scaling.look(pace.residual(log_u, step), log_u, log_v)
             going = pace.going(iteration, residual, value)
+            for lane, place in enumerate(where):
+                enough[place] = lane not in going and math.isfinite(residual[lane])
             if len(going) <= len(where) // 2:
                 # The finished leave, so that one slow problem does not hold the others up.
                 for lane in set(range(len(where))) - set(going):
@@ -249,12 +271,18 @@ def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, list[i
                     break
                 where = [where[lane] for lane in going]
                 scaling, pace = scaling.only(going), pace.only(going)
-                log_u, log_v, step = log_u[going], log_v[going], step[going]
-            if any(potential > LARGEST_POTENTIAL for potential in largest):
+                log_u, log_v, step, seen = log_u[going], log_v[going], step[going], seen[going]
+            stuck = pace.stuck(iteration)
+            if stuck:
+                far = True
+                scaling.leap(log_u, log_u - seen, stuck)
+                log_u, log_v = torch.zeros_like(log_u), torch.zeros_like(log_v)
+                step = scaling.row_step(log_v)
+            elif any(potential > LARGEST_POTENTIAL for potential in largest):
                 far = True
                 step = scaling.absorb(log_u, log_v, step)
                 log_u, log_v = torch.zeros_like(log_u), torch.zeros_like(log_v)
-            weight = pace.weight(log_u)
+            weight, seen = pace.weight(log_u), log_u
         log_u = torch.lerp(log_u, step, weight)
         if far:
             log_u = log_u.clamp_(-REACH, REACH)
@@ -265,12 +293,7 @@ def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, list[i
     else:
         result = _put(result, where, log_u)
         whole.put(where, scaling)
-    return result, iterations
-
-
-def _residual(log_u: Tensor, step: Tensor) -> Tensor:
-    """How far the rows are from 1, in the mean, to first order: the L1 error of the marginals."""
-    return (step - log_u).abs_().sum(2).mul_(1 / step.shape[2]).flatten()
+    return result, iterations, enough
 
 
 def _put(whole: Tensor, where: list[int], part: Tensor) -> Tensor:
@@ -322,10 +345,10 @@ class _Scaling:
         of_x, of_y = (self.rows + log_u).sum(2), (self.columns + log_v).sum(2)
         return of_x.mul_(1 / log_u.shape[2]).add_(of_y, alpha=1 / log_v.shape[2]).flatten()
 
-    def look(self, log_u: Tensor, log_v: Tensor, step: Tensor) -> tuple[list[float], list[float], list[float]]:
+    def look(self, residual: Tensor, log_u: Tensor, log_v: Tensor) -> tuple[list[float], list[float], list[float]]:
         """Residual, value and largest potential of each problem, in one copy to the host."""
         largest_u, largest_v = log_u.abs().amax(2).flatten(), log_v.abs().amax(2).flatten()
-        found = torch.stack([_residual(log_u, step), self.value(log_u, log_v), largest_u, largest_v]).tolist()
+        found = torch.stack([residual, self.value(log_u, log_v), largest_u, largest_v]).tolist()
         return found[0], found[1], list(map(max, found[2], found[3]))
 
     def absorb(self, log_u: Tensor, log_v: Tensor, step: Tensor) -> Tensor:
@@ -335,14 +358,40 @@ class _Scaling:
         self.kernel = exponent.clamp_(min=FLOOR).exp_()
         return step - log_u
 
+    def leap(self, log_u: Tensor, drift: Tensor, lanes: list[int]) -> None:
+        """Go on along ``drift`` in the problems ``lanes`` for as long as the dual rises; absorb all potentials.
+
+        Between clusters that cannot reach each other the potentials drift with a constant speed, tens of units of
+        epsilon far, until the way that mass must take becomes the cheapest. The dual is concave, so a line search along
+        the drift finds that point in a few trials, where hundreds of iterations would walk there.
+        """
+        moves = torch.zeros(len(log_u), 1, 1, dtype=log_u.dtype, device=log_u.device)
+        moves[lanes] = 1
+        start = self.rows + log_u
+        best, (columns, highest) = start, self._column_potentials(start)
+        for doubling in range(2, MOST_DOUBLINGS):
+            trial = start + moves * (2**doubling * drift)
+            of_trial, value = self._column_potentials(trial)
+            rises = (value > highest).view(-1, 1, 1)
+            if not bool(rises.any()):
+                break
+            best, columns = torch.where(rises, trial, best), torch.where(rises, of_trial, columns)
+            highest = torch.maximum(value, highest)
+        self.rows, self.columns = best, columns
+        self.kernel = self._exponent().add_(columns + self.self_y).clamp_(min=FLOOR).exp_()
+
+    def _column_potentials(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The potentials of y that belong to those of x, in the log domain, and the dual."""
+        exponent = _exponents(self.left, self.right).add_((rows + self.self_x).mT)
+        columns = exponent.logsumexp(1, keepdim=True).neg_() - self.self_y
+        return columns, rows.mean((1, 2)) + columns.mean((1, 2))
+
     def reach_every_column(self, log_u: Tensor) -> tuple[Tensor, Tensor]:
         """Take a column step in the log domain, for points of y that are out of reach of every row's kernel."""
         self.rows = self.rows + log_u
-        exponent = self._exponent()
-        columns = exponent.logsumexp(1, keepdim=True).neg_()
-        self.columns = columns - self.self_y
-        self.kernel = exponent.add_(columns).clamp_(min=FLOOR).exp_()
-        return torch.zeros_like(log_u), torch.zeros_like(columns)
+        self.columns, _ = self._column_potentials(self.rows)
+        self.kernel = self._exponent().add_(self.columns + self.self_y).clamp_(min=FLOOR).exp_()
+        return torch.zeros_like(log_u), torch.zeros_like(self.columns)
 
     def only(self, lanes: list[int]) -> _Scaling:
         """The named problems alone."""

@@ -186,9 +186,10 @@ def _cross(
     going = max_iter > 0
     while going:
         weight = tl.where(iteration == 0, 1.0, best)
-        sums, lengths = _sweep(kernel, log_v, log_u + now, log_u + (P - now), weight, gap, limit, n, P, R)
+        sums, lengths = _sweep(kernel, log_v, log_u + now, log_u + (P - now), halves, weight, gap, limit, tol, n, P, R)
         if _looks(iteration):
             error = tl.sum(lengths, 0) / n
+            error = tl.where(tol < 0, tl.sqrt(error / tl.maximum(spread, 1e-30)), error)
             if iteration > 1:
                 value = _value(log_u + now, log_v, rows, columns, halves, selves, n, m, P)
                 going, best = _pace_of(iteration - seen, before, error, value, spread, best, tol)
@@ -222,12 +223,13 @@ def _cross(
 
 @triton.jit
 def _sweep(
-    kernel: Tensor, log_v: Tensor, now: Tensor, after: Tensor, weight: Tensor, gap: Tensor, limit: Tensor, n: Tensor,
-    P: tl.constexpr, R: tl.constexpr,
+    kernel: Tensor, log_v: Tensor, now: Tensor, after: Tensor, halves: Tensor, weight: Tensor, gap: Tensor,
+    limit: Tensor, tol: Tensor, n: Tensor, P: tl.constexpr, R: tl.constexpr,
 ) -> Tensor:  # fmt: skip
     """Move the potentials of the rows from ``now`` to ``after``.
 
-    Returns what they then send to the columns, and the plain steps' lengths, to be added up.
+    Returns what they then send to the columns, and by how much the rows miss 1, to be added up: as
+    :meth:`pkdray.losses._pace.Pace.residual` has it, squared and times |x_i|^2 / 2 where there is no tolerance.
     """
     inner, column = tl.arange(0, R), tl.arange(0, P)
     v = tl.exp(log_v)
@@ -238,7 +240,7 @@ def _sweep(
         block = tl.load(kernel + index[:, None] * P + column[None, :])
         log_u = tl.load(now + index)
         step = tl.where(index < n, gap, 0.0) + minus_log(tl.sum(block * v[None, :], 1), index < n) - log_u
-        error += tl.abs(step)
+        error += tl.where(tol < 0, step * step * tl.load(halves + index), tl.abs(tl.exp(-step) - 1))
         log_u = bounded(log_u + weight * step, -limit, limit)
         tl.store(after + index, log_u)
         sums += block * tl.exp(log_u)[:, None]
@@ -286,9 +288,9 @@ def _pace_of(
     """Whether to go on, and with which weight: as :class:`pkdray.losses._pace.Pace` has it."""
     shrinks = (error > 0) & (error < before)
     rate = tl.where(shrinks, tl.exp(tl.log(tl.where(shrinks, error / before, 1.0)) / since), 1.0)
-    left = tl.where(rate < 1, error * tl.maximum(1.0, 0.25 / (1 - rate)), error)
+    left = tl.where((rate < 1) & (tol < 0), error / (1 - tl.maximum(rate, weight - 1)), error)
     relative = tl.sqrt(tl.maximum(value, 0.0) / tl.maximum(spread, 1e-30))
-    enough = tl.where(tol >= 0, tol, ACCURACY * bounded(relative, 0.01, 1.0))
+    enough = tl.where(tol >= 0, tol / 2, ACCURACY * bounded(relative, 0.01, 1.0))
     root = (rate + weight - 1) / weight
     slowest = tl.minimum(root * root / rate, 1.0)
     best = tl.where(rate > tl.maximum(weight - 1, 0.5), 2 / (1 + tl.sqrt(1 - slowest)), weight)

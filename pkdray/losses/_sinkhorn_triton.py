@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pkdray.losses._pace import ACCURACY
 from pkdray.losses._sinkhorn import Solution, symmetric_steps
 
 LARGEST_POINTS, LARGEST_COORDINATES = 1024, 256
@@ -100,7 +101,10 @@ def solve(
             solve_lane[(min(together, lanes - first),)](
                 x[part], y[part], epsilon[part], scratch, value[part], grad_y[part], grad_x[part],
                 grad_epsilon[part], iterations[part], residual[part], n, m, k, -1.0 if tol is None else tol,
-                symmetric_steps(tol), max_iter, P=size.P, KP=size.KP, R=size.R, RD=size.RD, STRIDE=stride,
-                COMPLETE=complete, num_warps=size.warps, num_stages=1,
+                symmetric_steps(ACCURACY if tol is None else tol), max_iter, P=size.P, KP=size.KP, R=size.R,
+                RD=size.RD, STRIDE=stride, COMPLETE=complete, num_warps=size.warps, num_stages=1,
             )  # fmt: skip
-    return Solution(value, grad_y, grad_x, grad_epsilon, iterations, residual) if complete else Solution(value, grad_y)
+    if not complete:
+        return Solution(value, grad_y)
+    converged = iterations < max_iter if tol is None else residual <= tol
+    return Solution(value, grad_y, grad_x, grad_epsilon, iterations, residual, converged)

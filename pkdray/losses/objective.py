@@ -21,7 +21,7 @@ from pkdray.config import (
 )
 from pkdray.losses.gate import negative_transfer_gate
 from pkdray.losses.selection import confidence_weights, mix, select_teacher, uniform_weights
-from pkdray.losses.terms import POINT_TERMS, STRUCTURES, TASK_TERMS, Hparams, SelectedRows, StudentRows
+from pkdray.losses.terms import POINT_TERMS, STRUCTURES, TASK_TERMS, Hparams, SelectedRows, Structure, StudentRows
 from pkdray.losses.weighting import uncertainty_weighting
 
 Task: TypeAlias = Literal["classification", "regression"]
@@ -90,7 +90,8 @@ def build_objective(method: Method, task: Task, label_loss: TaskLoss | None = No
     share of rows that term j was taught on (the mean of keep; 1 without gate and mask), so that a closed gate takes the
     price of a term away with the term, and does not drive its weight up.
 
-    **Hyperparameters** beside those of `hyperparameters`, none of them needed:
+    **Hyperparameters**: what is not given is the method's own, of `hyperparameters` (a learned alpha must be given,
+    since it is yours to train). Beside them, none of them needed:
 
     * ``teacher_mask``, boolean [M]: only these of the given teachers are selected among. Where nobody is left, the
       weight of distillation is 0, and L_task of the point methods has the whole weight of 1.
@@ -114,9 +115,18 @@ def build_objective(method: Method, task: Task, label_loss: TaskLoss | None = No
     if isinstance(method, SupervisedMethod):
         return supervised
 
+    own = hyperparameters(method)
+    learned = own.pop(LOG_VARIANCES, None) is not None
+
     def distil(student: StudentRows, teachers: TeacherRows | None, hparams: Hparams) -> tuple[Tensor, Parts]:
         if teachers is None:
             raise ValueError(f"method {method.name} needs the rows of at least one teacher")
+        if learned and LOG_VARIANCES not in hparams:
+            raise ValueError(
+                f"method {method.name} has a learned alpha, but the hyperparameters have no {LOG_VARIANCES}. "
+                "Pass what hyperparameters(method) gives, and train it."
+            )
+        hparams = {**own, **hparams}
         weights = _select(teachers.loss, method.selection, hparams.get("teacher_mask"))
         parts = {f"teacher/{index}": share for index, share in enumerate(weights.mean(dim=1))}
         taught = (weights != 0).any(dim=0)
@@ -187,7 +197,7 @@ def _structural(
     terms = {"task": _Term(supervised, hparams.get("task_weight", one), one)}
     # A structure is of the whole batch: it is there if anybody was taught.
     anybody = taught.any().to(supervised.dtype)
-    for part, structure in STRUCTURES[type(method)].items():
+    for part, structure in _structures(method).items():
         value = structure.loss(student.embedding, teacher.embedding, method, hparams)
         terms[part] = _Term(anybody * value, hparams.get(structure.weight, one), anybody)
     return terms
@@ -207,13 +217,21 @@ def _weighed(terms: dict[str, _Term], log_variances: Tensor | None) -> tuple[Ten
     return loss, parts | {f"weight/{part}": weight for part, weight in zip(terms, effective, strict=True)}
 
 
+def _structures(method: DistillingMethod) -> dict[str, Structure]:
+    """The method's structures; with a learned alpha without those of weight 0, which learning would bring back."""
+    found = STRUCTURES[type(method)]
+    if getattr(method, "alpha", None) != LEARNED:
+        return dict(found)
+    return {part: structure for part, structure in found.items() if getattr(method, structure.weight) != 0}
+
+
 def _fixed_weights(method: DistillingMethod) -> list[float]:
     """The weights of L_task and of the terms that the method would have with its preset's alpha."""
     alpha = float(method.preset_values(method.preset)["alpha"])
     if isinstance(method, PointMethod):
         return [1 - alpha, alpha]
     weights = {**method.model_dump(), "alpha": alpha}
-    return [weights.get("task_weight", 1.0), *(weights[term.weight] for term in STRUCTURES[type(method)].values())]
+    return [weights.get("task_weight", 1.0), *(weights[term.weight] for term in _structures(method).values())]
 
 
 def task_loss(student: StudentRows, name: TaskLoss) -> Tensor:

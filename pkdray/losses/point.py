@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pkdray.losses import _arguments as arguments
@@ -161,6 +162,8 @@ def contrastive_loss(
     arguments.positive("temperature", temperature)
     with without_autocast(student):
         s, t = full_precision(student), full_precision(teacher)
+        dtype = torch.promote_types(s.dtype, t.dtype)
+        s, t = s.to(dtype), t.to(dtype)
         cosines = s / safe_norm(s) @ (t / safe_norm(t)).mT / temperature
     rows = -cosines.log_softmax(-1).diagonal(dim1=-2, dim2=-1)
     return weighted_mean(rows, weight)

@@ -89,7 +89,12 @@ def anchored_rows(
     """
     _check_matrices(teacher_similarity, student_similarity)
     arguments.one_of("anchors", anchors, ("least_similar", "most_similar"))
-    arguments.scalar("top_k", top_k)
+    if isinstance(top_k, Tensor) and top_k.ndim == 0 and top_k.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"top_k is a tensor of {top_k.dtype}. Pass a whole number, as an int or an int64 tensor.")
+    if isinstance(top_k, Tensor) and top_k.ndim:
+        raise ValueError(f"top_k has shape {list(top_k.shape)}. Pass an int or a 0-d tensor (use vmap for several).")
+    if not isinstance(top_k, Tensor | int):
+        raise ValueError(f"top_k is {top_k!r}. Pass a whole number of anchors.")
     size = teacher_similarity.shape[-1]
     if not isinstance(top_k, Tensor) and top_k < 1:
         raise ValueError(f"top_k is {top_k}. Choose at least 1 anchor per row.")

@@ -324,7 +324,8 @@ def _ccc_and_count(pred: Tensor, target: Tensor, mask: Tensor | None, dim: Dims)
     # Below this the denominator is the rounding of the means: for a constant 0.1 in float32 it is near 1e-17, not 0.
     scale = (mean(x.square()) + mean(y.square())).detach()
     noise = (8 * torch.finfo(x.dtype).eps) ** 2 * scale
-    meaningful = denominator > noise
+    # Asked this way round, NaN is not taken for a constant: a training that diverged must not look like one at rest.
+    meaningful = (denominator <= noise).logical_not()
     # Both sides are replaced, so that the untaken branch of the division cannot send NaN back.
     ratio = torch.where(meaningful, numerator, 0) / torch.where(meaningful, denominator, 1)
     return ratio.sum(dims), count.sum(dims)

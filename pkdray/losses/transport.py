@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from pkdray.losses import _arguments as arguments
-from pkdray.losses import _pot, _sinkhorn, _sinkhorn_triton
+from pkdray.losses import _pace, _pot, _sinkhorn, _sinkhorn_triton
 from pkdray.losses._numerics import full_precision, without_autocast
+from pkdray.losses._sinkhorn import Solution
 from pkdray.losses.similarity import Anchors, anchored_rows, similarity_matrix
 
 Solver = Literal["fast", "pot"]
 
-FLOAT64_TOL = 1e-9
-"""Who computes in float64 wants its digits; the value's error is of second order in this one."""
+ACCURACY = {torch.float32: _pace.ACCURACY, torch.float64: 1e-8}
+"""Aimed relative error of the gradient where no tolerance is given; who computes in float64 wants digits."""
 
-TRAINING_ITERATIONS = 100
-EXACT_ITERATIONS = 5000
-CONVERGED = 0.015
+MOST_ITERATIONS = {torch.float32: 200, torch.float64: 5000}
 
 
 class SinkhornInfo(NamedTuple):
@@ -30,7 +30,8 @@ class SinkhornInfo(NamedTuple):
     Attributes:
         iterations: Sinkhorn iterations run, integer, leading shape.
         residual: L1 error of the marginals, the share of the mass that is in the wrong place, leading shape.
-        converged: residual <= tol (<= 0.01 where tol is None), boolean, leading shape.
+        converged: residual <= tol, or without one that the solver stopped because the gradient is good enough;
+            boolean, leading shape.
     """
 
     iterations: Tensor
@@ -83,19 +84,20 @@ def sinkhorn_divergence(
     epsilon and the mean cost).
 
     The gradient is that of the envelope theorem, in x, y and epsilon: it comes from the plan, with the value, and
-    nothing of the iteration is recorded. Differentiate once: second derivatives are not the divergence's. Works under
-    ``torch.func.vmap`` and ``torch.func.grad``.
+    nothing of the iteration is recorded. It can be differentiated once. Works under ``torch.func.vmap`` and
+    ``torch.func.grad``. Without a ``tol`` the gradient in the points is good, and that in epsilon up to 10 % off: give
+    one if you learn epsilon.
 
     Args:
         x: ``[..., n, k]``; float16 and bfloat16 are computed in float32, under autocast too.
         y: ``[..., m, k]``, same leading shape.
         epsilon: blur^2 > 0, in units of the cost; a float, a 0-d tensor or a tensor of the leading shape (the values
             of a tensor are not checked).
-        tol: stop when the L1 error of the marginals is below this. None stops in float32 when the gradient is good to
-            about 1 %, which is all that a training can use and takes the fewest iterations; in float64 at 1e-9.
-        max_iter: stop after this many iterations in any case. None: 100 for a float32 gradient (``tol=None``), 5,000
-            otherwise. 4 to 12 are the rule where epsilon is near the mean cost, 10 to 40 at a tenth of it, and at a
-            hundredth 100 may not be enough: the information tells.
+        tol: stop when the L1 error of the marginals is below this. None stops when the gradient in x and y is good to
+            about 1 % in float32, which is all that a training can use, and to 1e-8 in float64.
+        max_iter: stop after this many iterations in any case; None: 200 in float32, 5,000 in float64 or with ``tol``.
+            4 to 12 are the rule where epsilon is near the mean cost, 10 to 60 at a tenth of it, and at a hundredth
+            200 may not be enough: the information tells.
         solver: ``"fast"``, or ``"pot"`` for the Python Optimal Transport library's, the reference: slower, and as a
             check when in doubt. It reads ``tol=None`` as 1e-5 in float32.
         return_info: return a :class:`SinkhornInfo` too.
@@ -122,10 +124,8 @@ def sinkhorn_divergence(
     if max_iter is not None and max_iter < 1:
         raise ValueError(f"max_iter is {max_iter}. Choose at least 1 iteration.")
     dtype = torch.promote_types(full_precision(x).dtype, full_precision(y).dtype)
-    if dtype == torch.float64 and tol is None:
-        tol = FLOAT64_TOL
     if max_iter is None:
-        max_iter = TRAINING_ITERATIONS if tol is None and solver == "fast" else EXACT_ITERATIONS
+        max_iter = MOST_ITERATIONS[dtype if tol is None and solver == "fast" else torch.float64]
     lead = x.shape[:-2]
     if isinstance(epsilon, Tensor):
         blur = epsilon.to(x.device, dtype).expand(lead)
@@ -136,8 +136,8 @@ def sinkhorn_divergence(
         value, *more = _Divergence.apply(x.to(dtype), y.to(dtype), blur, solver, tol, max_iter, complete)
     if not return_info:
         return value
-    *_, iterations, residual = more
-    return value, SinkhornInfo(iterations, residual, residual <= (CONVERGED if tol is None else tol))
+    *_, iterations, residual, converged = more
+    return value, SinkhornInfo(iterations, residual, converged)
 
 
 def pkdot_loss(
@@ -195,6 +195,27 @@ def pkdot_loss(
     return sinkhorn_divergence(teacher_rows, student_rows, epsilon, tol=tol, max_iter=max_iter)
 
 
+class _Once(torch.autograd.Function):
+    """The first tensor, which depends on the others and refuses to be differentiated by them."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor, *_clouds: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(_ctx: Any, _inputs: tuple[Any, ...], _output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(_ctx: Any, _grad: Tensor) -> tuple[Tensor, ...]:
+        raise RuntimeError(
+            "sinkhorn_divergence has no second derivatives. Differentiate it once, or take another loss where you "
+            "need a gradient penalty or a Hessian."
+        )
+
+
 class _Divergence(torch.autograd.Function):
     """The solver as one operation: lanes of vmap are further problems, and the gradients are ready with the value."""
 
@@ -209,25 +230,29 @@ class _Divergence(torch.autograd.Function):
         complete: bool,
     ) -> tuple[Tensor, ...]:
         lead = x.shape[:-2]
+        shapes = (lead, y.shape, x.shape, *(lead,) * 4)
         if not lead.numel():
-            empty = (x.new_zeros(lead), torch.zeros_like(y))
-            return (*empty, torch.zeros_like(x), *(x.new_zeros(lead) for _ in range(3))) if complete else empty
+            kinds = (*(x.dtype,) * 4, torch.int64, x.dtype, torch.bool)
+            none = [x.new_zeros(shape, dtype=kind) for shape, kind in zip(shapes, kinds, strict=True)]
+            return tuple(none if complete else none[:2])
         a, b = (cloud.detach().reshape(lead.numel(), *cloud.shape[-2:]) for cloud in (x, y))
-        solution = _solve_by(solver, a, b)(
-            a, b, epsilon.detach().reshape(-1), tol=tol, max_iter=max_iter, complete=complete
-        )
-        shapes = (lead, y.shape, x.shape, lead, lead, lead)
+        solve = _solve_by(solver, a, b)
+        solution = solve(a, b, epsilon.detach().reshape(-1), tol=tol, max_iter=max_iter, complete=complete)
         return tuple(field.reshape(shape) for field, shape in zip(solution, shapes, strict=True) if field is not None)
 
     @staticmethod
-    def setup_context(ctx: Any, _inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(*output[1:4])
+        ctx.save_for_backward(*inputs[:3], *output[1:4])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_unused: Tensor) -> tuple[Tensor | None, ...]:
-        grad_y, *more = ctx.saved_tensors
+        *clouds, grad_y = ctx.saved_tensors[:4]
+        more = ctx.saved_tensors[4:]
         needs_x, needs_y, needs_epsilon, *_ = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            # Asked for with create_graph, or inside torch.func: a second derivative would lack the divergence's own.
+            grad = _Once.apply(grad, *clouds)
         per_point = grad.unsqueeze(-1).unsqueeze(-1)
         return (
             per_point * more[0] if needs_x else None,
@@ -258,10 +283,12 @@ class _Divergence(torch.autograd.Function):
         return output, (0,) * len(output)
 
 
-def _solve_by(solver: Solver, x: Tensor, y: Tensor) -> Callable[..., _sinkhorn.Solution]:
+def _solve_by(solver: Solver, x: Tensor, y: Tensor) -> Callable[..., Solution]:
     if solver == "pot":
         return _pot.solve
-    return _sinkhorn_triton.solve if _sinkhorn_triton.available(x, y) else _sinkhorn.solve
+    if _sinkhorn_triton.available(x, y):
+        return _sinkhorn_triton.solve
+    return partial(_sinkhorn.solve, accuracy=ACCURACY[x.dtype])
 
 
 # Function.apply looks the signature up in every call, and finding it anew would take a tenth of a small problem's time.

@@ -31,7 +31,7 @@ def test_every_public_function_has_one_row_in_a_table():
 
 
 def test_every_row_has_its_columns():
-    functions, modules = PAGE.split("## As modules")
+    functions, modules = PAGE.split("## The transport loss")[0], PAGE.split("## As modules")[1]
     for part, columns, least in ((functions, 5, 30), (modules, 3, 14)):
         lines = [line for line in part.splitlines() if line.startswith("|")]
         assert len(lines) > least

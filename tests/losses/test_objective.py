@@ -501,7 +501,7 @@ def test_lanes_may_have_anchors_of_their_own(case, name, anchors):
         ("cc", {}, None),
         ("pkdot", {}, [1, 0.6]),
         ("mt-pkdot", {}, [0.8, 0.2, 0.2]),
-        ("mt-pkdot", {"preset": "faithful"}, [0.8, 0.2, 1e-3]),
+        ("mt-pkdot", {"preset": "faithful"}, [0.8, 0.2]),
         ("mt-pkdot", {"task_weight": 2, "centroid_weight": 0.5}, [2, 0.2, 0.5]),
     ],
 )
@@ -610,3 +610,29 @@ def test_hyperparameters_are_scalar_tensors_and_leave_out_what_has_no_value():
     )
     assert all(value.shape == () and value.dtype == torch.float32 for value in values.values())
     assert "theta" not in hyperparameters(METHODS["pkd"](name="pkd"))
+
+
+@pytest.mark.parametrize("name", DISTILLING)
+def test_what_is_not_given_is_the_methods_own(case, name):
+    if name == "kl" and case.task == "regression":
+        pytest.skip("kl needs classes")
+    method = METHODS[name](name=name, **FIELDS.get(name, {}))
+    objective = build_objective(method, case.task)
+    expected, _ = objective(case.student(), case.teachers(), hyperparameters(method))
+    found, _ = objective(case.student(), case.teachers(), {})
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_learned_alpha_must_be_given(case):
+    objective = build_objective(METHODS["pkd"](name="pkd", alpha="learned"), case.task)
+    with pytest.raises(ValueError, match=r"method pkd has a learned alpha.*hyperparameters\(method\)"):
+        objective(case.student(), case.teachers(), {})
+
+
+@pytest.mark.parametrize("fields", [{"centroid_weight": 0.0}, {"preset": "faithful"}])
+def test_learning_does_not_bring_a_term_of_weight_zero_back(case, fields):
+    method = METHODS["mt-pkdot"](name="mt-pkdot", alpha="learned", top_k=4, **fields)
+    hparams = hyperparameters(method)
+    assert hparams["log_variances"].shape == (2,)
+    _, parts = build_objective(method, case.task)(case.student(), case.teachers(), hparams)
+    assert "centroid" not in parts

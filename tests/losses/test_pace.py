@@ -4,8 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from pkdray.losses._pace import ACCURACY, LARGEST_WEIGHT, LARGEST_WEIGHT_NEARBY, Pace, best_weight
+
+
+def pace_of(spread, cost, tol):
+    """A pace for points that are all equally far from the centre."""
+    return Pace(spread, cost, torch.full((len(cost), 1, 25), 1 / 25), tol)
 
 
 def over_relaxed_rate(slowest, weight):
@@ -39,35 +45,70 @@ def test_a_rate_that_tells_nothing_of_the_slowest_mode_changes_nothing():
 
 @pytest.mark.parametrize(("residual", "largest"), [(0.3, LARGEST_WEIGHT), (0.01, LARGEST_WEIGHT_NEARBY)])
 def test_the_weight_stays_where_the_iteration_converges(residual, largest):
-    pace = Pace([1.0], [100.0], tol=1e-9)
+    pace = pace_of([1.0], [100.0], tol=1e-9)
     pace.first_look(4, [residual])
     pace.going(8, [0.999 * residual], [1.0])
     assert pace.weight(None) == largest
 
 
 def test_slow_convergence_needs_a_smaller_step_to_stop():
-    fast, slow = Pace([1.0], [1.0], tol=1e-3), Pace([1.0], [1.0], tol=1e-3)
-    fast.first_look(4, [0.1])
-    assert fast.going(8, [0.9e-3], [1.0]) == []
-    slow.first_look(4, [1e-3])
-    assert slow.going(8, [0.9e-3], [1.0]) == [0]
+    def stops(before, now):
+        pace = pace_of([1.0], [0.1], None)
+        pace.first_look(4, [before])
+        return pace.going(8, [now], [1.0]) == []
+
+    assert stops(1.0, 0.5 * ACCURACY)
+    assert not stops(0.6 * ACCURACY, 0.5 * ACCURACY)
+    assert stops(0.012 * ACCURACY, 0.01 * ACCURACY)
+
+
+def test_half_of_a_tolerance_is_compared_with_the_residual_itself():
+    pace = pace_of([1.0], [1.0], tol=1e-3)
+    pace.first_look(4, [0.501e-3])
+    assert pace.going(8, [0.499e-3], [1.0]) == []
+    assert pace.going(12, [0.501e-3], [1.0]) == [0]
+
+
+def test_a_residual_that_stays_is_a_plateau_once_there_were_looks_enough():
+    pace = pace_of([1.0, 1.0, 1.0], [10.0, 10.0, 10.0], None)
+    pace.first_look(1, [0.3, 0.3, 0.3])
+    pace.going(4, [0.2999, 0.1, 1e-9], [1.0, 1.0, 1.0])
+    assert pace.stuck(4) == []
+    pace.going(8, [0.2999, 0.01, 1e-9], [1.0, 1.0, 1.0])
+    assert pace.stuck(8) == [0]
+    assert pace.only([1, 0]).stuck(8) == [1]
+
+
+def test_the_residual_counts_concentrated_and_far_errors_more_unless_a_tolerance_was_given():
+    log_u, step = torch.zeros(2, 1, 25), torch.zeros(2, 1, 25)
+    step[0, 0, 3] = -0.1
+    step[1] = -0.004
+    torch.testing.assert_close(pace_of([1.0], [1.0], None).residual(log_u, step), torch.tensor([0.02, 0.004]))
+    exact = torch.tensor([0.1, 0.004 * 25]).exp().sub(1)
+    found = pace_of([1.0], [1.0], tol=1e-3).residual(log_u, step)
+    torch.testing.assert_close(found, torch.stack([exact[0] / 25, torch.tensor(0.004).expm1()]))
+    share = torch.zeros(2, 1, 25)
+    share[:, 0, 3] = 1
+    far = Pace([1.0, 1.0], [1.0, 1.0], share, None)
+    torch.testing.assert_close(far.residual(log_u, step), torch.tensor([0.1, 0.004]))
+    torch.testing.assert_close(far.only([1]).residual(log_u[1:], step[1:]), torch.tensor([0.004]))
 
 
 def test_without_a_tolerance_the_residual_is_measured_by_the_gradient():
     """Long gradients stand a larger residual than short ones, in the same units."""
 
     def stops_at(value, residual):
-        pace = Pace([1.0], [1.0], None)
+        pace = pace_of([1.0], [1.0], None)
         pace.first_look(1, [1.0])
         return pace.going(4, [residual], [value]) == []
 
-    assert stops_at(1.0, 0.9 * ACCURACY)
-    assert not stops_at(1e-2, 0.9 * ACCURACY)
-    assert stops_at(1e-2, 0.09 * ACCURACY)
+    assert stops_at(1.0, 0.3 * ACCURACY)
+    assert not stops_at(1e-2, 0.3 * ACCURACY)
+    assert stops_at(1e-2, 0.03 * ACCURACY)
 
 
 def test_a_growing_residual_far_from_the_solution_slows_down_and_a_small_one_does_not():
-    pace = Pace([1.0, 1.0], [100.0, 100.0], None)
+    pace = pace_of([1.0, 1.0], [100.0, 100.0], None)
     before = pace.only([0]).weight(None)
     pace.first_look(4, [2.0, 0.02])
     pace.going(8, [3.0, 0.03], [1.0, 1.0])
@@ -77,7 +118,7 @@ def test_a_growing_residual_far_from_the_solution_slows_down_and_a_small_one_doe
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_a_problem_that_is_no_number_may_stop_and_harms_no_other(number):
-    pace = Pace([number, 1.0], [number, 1.0], None)
+    pace = pace_of([number, 1.0], [number, 1.0], None)
     pace.first_look(1, [number, 1.0])
     going = pace.going(4, [math.nan, 0.9], [number, 1.0])
     assert going == [1]
@@ -85,9 +126,9 @@ def test_a_problem_that_is_no_number_may_stop_and_harms_no_other(number):
 
 
 def test_problems_keep_their_own_history_when_others_leave():
-    pace = Pace([1.0, 1.0, 1.0], [1.0, 10.0, 100.0], tol=1e-3)
+    pace = pace_of([1.0, 1.0, 1.0], [1.0, 10.0, 100.0], tol=1e-3)
     pace.first_look(4, [0.5, 0.5, 0.5])
-    alone = Pace([1.0], [100.0], tol=1e-3)
+    alone = pace_of([1.0], [100.0], tol=1e-3)
     alone.first_look(4, [0.5])
     rest = pace.only([2])
     assert rest.going(8, [0.4], [1.0]) == alone.going(8, [0.4], [1.0]) == [0]

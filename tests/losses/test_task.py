@@ -283,3 +283,15 @@ def test_mse(randn):
 def test_errors_name_the_value_and_the_cure(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_training_that_diverged_does_not_look_like_one_at_rest(bad):
+    target = torch.linspace(-1, 1, 9)[:, None]
+    assert ccc_loss(torch.full((9, 1), bad), target).isnan()
+    pred = target.clone()
+    pred[3] = bad
+    assert ccc_loss(pred, target).isnan()
+    observed = torch.ones(9, dtype=torch.bool)
+    observed[3] = False
+    assert ccc_loss(pred, target, observed) == pytest.approx(0, abs=1e-6)
