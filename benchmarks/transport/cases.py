@@ -34,6 +34,8 @@ CASES = (
     Case("early", "least_similar"),
     Case("mid", "most_similar"),
     Case("random", "least_similar"),
+    Case("wrong", "least_similar"),
+    Case("wrong", "most_similar"),
 )
 """The first four hold every stage and both orders: enough where many lanes make a case dear."""
 
@@ -64,5 +66,12 @@ def _embeddings(stage: str, batch: int, lane: int) -> tuple[Tensor, Tensor]:
         # Collapsed: all rows nearly the same, whatever the sample.
         "early": centre + 0.05 * noise,
         "random": noise,
+        "wrong": noise,
     }[stage]
+    if stage == "wrong":
+        # Tight classes, as a trained classifier has them, and a few samples in the wrong one: all of the gradient is
+        # there, and the plan must carry mass between clusters that hardly reach each other.
+        centres = normal(CLASSES, WIDTH)
+        mistaken = torch.where(torch.arange(batch) < max(1, batch // 20), (labels + 1) % CLASSES, labels)
+        teacher, student = centres[labels] + 0.1 * normal(batch, WIDTH), centres[mistaken] + 0.1 * noise
     return teacher, student
