@@ -5,10 +5,11 @@ every training step, for one trial or for many trials stacked as lanes. Timed is
 the student's rows alone: cost |x - y|^2 / 2, epsilon = blur^2, uniform weights, float32.
 
 Method. Cells of batch B, anchors k, epsilon and lanes. The cases of a cell are moments of a training (late, mid, early,
-random, tight classes with a few samples in the wrong one) with either order of the anchors, from fixed seeds.
-Everybody first solves every case once; that call gives the relative errors of value and gradient (Frobenius norm) against a float64 reference whose marginals are right to 1e-10.
-Then they run in turns, one call each. A time is the minimum (and the median) over the turns and the median over the
-cases, per problem; an error is the worst over the cases. The bar: value error <= 1e-3, gradient error <= 1e-2.
+random, tight classes with a few samples in the wrong one) with either order of the anchors, from fixed seeds. Everybody
+first solves every case once; that call gives the relative errors of value and gradient (Frobenius norm) against a
+float64 reference whose marginals are right to 1e-10. Then they run in turns, one call each. A time is the minimum (and
+the median) over the turns and the median over the cases, per problem; an error is the worst over the cases. The bar:
+value error <= 1e-3, gradient error <= 1e-2.
 "ratio" is the time of a problem to ONE call of geomloss as its manual has it (scaling .5, one lane) in the same cell.
 "-tuned" is the first setting of a ladder that meets the bar in every case it was given time for (geomloss: scaling;
 POT's batched solver: tolerance).
