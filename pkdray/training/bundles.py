@@ -22,6 +22,7 @@ from pkdray.data.normalisation import Standardizer
 from pkdray.errors import CheckpointError, DatasetError
 from pkdray.files import checksum, write_json, write_yaml
 from pkdray.models.networks import Student, TaskShape, build_tnet
+from pkdray.models.weights import no_pretrained_weights
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
 
 MODEL, CONFIG, PREPROCESSING, METRICS = "model.safetensors", "config.yaml", "preprocessing.yaml", "metrics.json"
@@ -153,7 +154,8 @@ def read_bundle(folder: Path) -> tuple[StudentInfo, Pipeline, dict[str, Any]]:
         standardizers = {name: Standardizer.from_dict(said[name]) for name in info.architecture.shapes}
         _check(info, standardizers)
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        student = info.architecture.build()
+        with no_pretrained_weights():
+            student = info.architecture.build()
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, DatasetError) as error:
         raise _no_student(folder, error) from error
     tensors, _ = load_tensors(folder / MODEL)

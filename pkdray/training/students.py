@@ -16,6 +16,7 @@ from pkdray.losses.objective import StudentRows, TeacherRows, build_objective, h
 from pkdray.losses.task import mse_loss
 from pkdray.models.networks import Student, build_tnet
 from pkdray.models.tnet import TNet
+from pkdray.models.weights import no_pretrained_weights
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
 from pkdray.training.inputs import TEACHER_FIELDS, as_rows, forward_all, inputs_of, student_rows
 from pkdray.training.loop import Batch, Fitted, Forward, Hparams, Report, Step, derive_seed, fit
@@ -98,9 +99,10 @@ def build_student(plan: Plan, config: Config, tnet: TNet | None) -> Student:
 def fresh_student(plan: Plan, config: Config) -> Student:
     """The same network with a fresh T-Net, to load a trained student's weights into."""
     tnet = None
-    if uses_tnet(plan, config):
-        tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, _privileged_width(plan))
-    return build_student(plan, config, tnet)
+    with no_pretrained_weights():
+        if uses_tnet(plan, config):
+            tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, _privileged_width(plan))
+        return build_student(plan, config, tnet)
 
 
 def student_identity(plan: Plan, config: Config, seed: int) -> str:

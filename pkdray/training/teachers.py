@@ -17,6 +17,7 @@ from pkdray.files import fingerprint, write_atomic, write_yaml
 from pkdray.losses.objective import StudentRows, task_loss
 from pkdray.losses.point import cosine_loss
 from pkdray.models.networks import Adapters, Teacher
+from pkdray.models.weights import no_pretrained_weights
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
 from pkdray.training.inputs import as_rows, forward_all, input_name, inputs_of
 from pkdray.training.loop import LAST, Batch, Fitted, Forward, Hparams, Report, Workers, derive_seed, fit
@@ -165,7 +166,8 @@ def load_teacher(plan: Plan, member: Member, folder: Path) -> Teacher:
     Raises:
         CheckpointError: missing, damaged or of another shape.
     """
-    teacher = build_teacher(plan, member)
+    with no_pretrained_weights():
+        teacher = build_teacher(plan, member)
     load_weights(teacher, load_tensors(folder / MODEL_FILE)[0], folder / MODEL_FILE)
     return teacher.eval().requires_grad_(False)
 
