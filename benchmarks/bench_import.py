@@ -15,7 +15,7 @@ machine. On an idle CPU, batches gain little; `every` gains as much as the face 
 its boxes are interpolated, which the overlap shows. Our reader also checks that a file is whole and turns what phones
 turned. A GPU (--device cuda) gains from batches.
 
-Rerun, from the top of the checkout (quick: half a minute; full: a few minutes):
+Rerun, from the top of the checkout (quick: ten seconds; full: two minutes):
 
     .venv/bin/python -m benchmarks.bench_import --quick
     .venv/bin/python -m benchmarks.bench_import --out results.json
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, with defaults filled in."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="half a minute")
+    parser.add_argument("--quick", action="store_true", help="ten seconds")
     parser.add_argument("--frames", type=int, help="of the clip")
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the clip, even")
     parser.add_argument("--min-face-size", type=int, nargs="+", help="pixels")
