@@ -25,6 +25,9 @@ LARGEST_WEIGHT_NEARBY = 1.95
 PLATEAU = 0.97
 """A rate above this is no convergence yet: potentials drift, and a line search along their way is shorter."""
 
+DRIFT = 0.003
+"""Residual above which a plateau is such a drift, and not the rounding or the slowest modes of the end."""
+
 NEARBY = 0.03
 """Residual below which the solution is near."""
 
@@ -61,6 +64,7 @@ class Pace:
         self._weights = [min(max(1.25 + 0.27 * math.log10(max(value, 1e-9)), 1.0), 1.8) for value in cost]
         self._seen: tuple[int, Sequence[float]] = 0, [math.inf] * len(cost)
         self._stuck: list[int] = []
+        self._patience = 2 * CHECK_EVERY
 
     def weight(self, like: Tensor) -> float | Tensor:
         """The weight of the next steps: a number for one problem, ``[L, 1, 1]`` for several."""
@@ -88,8 +92,14 @@ class Pace:
         return (log_u - step).expm1_().abs_().sum(2).mul_(1 / step.shape[2]).flatten()
 
     def stuck(self, iteration: int) -> list[int]:
-        """The problems whose residual did not shrink since the last look although it is far from small enough."""
-        return self._stuck if iteration >= 2 * CHECK_EVERY else []
+        """The problems whose residual did not shrink since the last look although it is far from small enough.
+
+        More and more rarely, since a line search costs several iterations: one that did not help is not soon repeated.
+        """
+        if iteration < self._patience or not self._stuck:
+            return []
+        self._patience = iteration + iteration // 3
+        return self._stuck
 
     def first_look(self, iteration: int, residual: Sequence[float]) -> None:
         """Remember a residual: one look shows no rate, and a small step may be one of many."""
@@ -113,7 +123,7 @@ class Pace:
             slowest = max(rate, self._weights[lane] - 1)
             left = now / (1 - slowest) if rate < 1 and self._tol is None else now
             if left > self._tolerance(lane, value[lane]):
-                if rate > PLATEAU:
+                if rate > PLATEAU and now > DRIFT:
                     self._stuck.append(lane)
                 going.append(lane)
             if rate < 1:

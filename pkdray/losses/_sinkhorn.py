@@ -275,9 +275,12 @@ def _iterate(whole: _Scaling, pace: Pace, max_iter: int) -> tuple[Tensor, list[i
             stuck = pace.stuck(iteration)
             if stuck:
                 far = True
-                scaling.leap(log_u, log_u - seen, stuck)
-                log_u, log_v = torch.zeros_like(log_u), torch.zeros_like(log_v)
-                step = scaling.row_step(log_v)
+                part = scaling.only(stuck)
+                part.leap(log_u[stuck], (log_u - seen)[stuck])
+                scaling.put(stuck, part)
+                log_u, log_v = log_u.clone(), log_v.clone()
+                log_u[stuck], log_v[stuck] = 0, 0
+                step[stuck] = part.row_step(log_v[stuck])
             elif any(potential > LARGEST_POTENTIAL for potential in largest):
                 far = True
                 step = scaling.absorb(log_u, log_v, step)
@@ -358,19 +361,17 @@ class _Scaling:
         self.kernel = exponent.clamp_(min=FLOOR).exp_()
         return step - log_u
 
-    def leap(self, log_u: Tensor, drift: Tensor, lanes: list[int]) -> None:
-        """Go on along ``drift`` in the problems ``lanes`` for as long as the dual rises; absorb all potentials.
+    def leap(self, log_u: Tensor, drift: Tensor) -> None:
+        """Go on along ``drift`` for as long as the dual rises; absorb all potentials.
 
         Between clusters that cannot reach each other the potentials drift with a constant speed, tens of units of
         epsilon far, until the way that mass must take becomes the cheapest. The dual is concave, so a line search along
         the drift finds that point in a few trials, where hundreds of iterations would walk there.
         """
-        moves = torch.zeros(len(log_u), 1, 1, dtype=log_u.dtype, device=log_u.device)
-        moves[lanes] = 1
         start = self.rows + log_u
         best, (columns, highest) = start, self._column_potentials(start)
         for doubling in range(2, MOST_DOUBLINGS):
-            trial = start + moves * (2**doubling * drift)
+            trial = start + 2**doubling * drift
             of_trial, value = self._column_potentials(trial)
             rises = (value > highest).view(-1, 1, 1)
             if not bool(rises.any()):

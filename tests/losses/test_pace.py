@@ -75,8 +75,12 @@ def test_a_residual_that_stays_is_a_plateau_once_there_were_looks_enough():
     pace.going(4, [0.2999, 0.1, 1e-9], [1.0, 1.0, 1.0])
     assert pace.stuck(4) == []
     pace.going(8, [0.2999, 0.01, 1e-9], [1.0, 1.0, 1.0])
-    assert pace.stuck(8) == [0]
     assert pace.only([1, 0]).stuck(8) == [1]
+    assert pace.stuck(8) == [0]
+    # A search that did not help is not repeated at the very next look.
+    pace.going(10, [0.2999, 0.01, 1e-9], [1.0, 1.0, 1.0])
+    assert pace.stuck(9) == []
+    assert pace.stuck(12) == [0]
 
 
 def test_the_residual_counts_concentrated_and_far_errors_more_unless_a_tolerance_was_given():
