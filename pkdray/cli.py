@@ -34,6 +34,18 @@ Assignments = Annotated[
 Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a ready one.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name below --runs-dir, or its path.")]
 
+Recordings = Annotated[Path, typer.Argument(metavar="SRC", help="The folder that the set was unpacked to.")]
+Dest = Annotated[Path, typer.Argument(metavar="DEST", help="The folder to make.")]
+Modalities = Annotated[list[str] | None, typer.Option("--modality", help="Only this one; may be repeated.")]
+ProtocolName = Annotated[str | None, typer.Option("--protocol", help="How subjects are dealt to splits and folds.")]
+Every = Annotated[int, typer.Option(min=1, help="Look for faces in every so many frames, and interpolate between.")]
+MinFace = Annotated[int, typer.Option("--min-face", min=12, help="Pixels of the smallest face to look for.")]
+Gaps = Annotated[str, typer.Option(help="retain: frames without a face repeat the last one. black: they are black.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="A trial with so many samples.")]
+ImportSeed = Annotated[int, typer.Option("--seed", help="Of what the protocol leaves to chance.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the report of what was found.")]
+Device = Annotated[str, typer.Option(help="Where faces are looked for: cpu or cuda.")]
+
 DEFAULT_RUNS = Path("runs")
 
 
@@ -101,6 +113,116 @@ def import_features(
         licence=licence,
         source=source,
         notes=notes,
+    )
+
+
+@import_app.command("biovid")
+def import_biovid(
+    src: Recordings,
+    dest: Dest,
+    part: Annotated[str, typer.Option(help="A, B or C; in A two EMG channels are dead.")] = "A",
+    protocol: ProtocolName = None,
+    classes: Annotated[str, typer.Option(help="BL1-PA4 (no pain, most pain) or five.")] = "BL1-PA4",
+    modality: Modalities = None,
+    signals: Annotated[str | None, typer.Option(help="filtered or raw; default: what there is.")] = None,
+    biosignals: Annotated[str, typer.Option(help="spectrogram or waveform.")] = "spectrogram",
+    emg: Annotated[str | None, typer.Option(help="emg_trapezius (default in A), emg_corrugator ...")] = None,
+    every: Every = 1,
+    min_face: MinFace = 40,
+    gaps: Gaps = "retain",
+    limit: Limit = None,
+    seed: ImportSeed = 0,
+    dry_run: DryRun = False,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """BioVid Heat Pain: faces, EMG, ECG and skin conductance. Stopped, it goes on where it was."""
+    from pkdray import steps
+
+    steps.import_recordings(
+        "biovid",
+        src,
+        dest,
+        Console(as_json=json),
+        modalities=modality or [],
+        scanning={"part": part, "classes": classes, "signals": signals},
+        making={"biosignals": biosignals, "emg": emg, "every": every, "min_face_size": min_face, "gaps": gaps},
+        protocol=protocol,
+        seed=seed,
+        limit=limit,
+        dry_run=dry_run,
+        device=device,
+    )
+
+
+@import_app.command("affwild2")
+def import_affwild2(
+    src: Recordings,
+    dest: Dest,
+    protocol: ProtocolName = None,
+    stride: Annotated[int, typer.Option(min=1, help="Frames from one clip to the next; 1 gives each frame one.")] = 32,
+    modality: Modalities = None,
+    gaps: Gaps = "retain",
+    limit: Limit = None,
+    seed: ImportSeed = 0,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Aff-Wild2, valence and arousal: cropped faces and voices. Stopped, it goes on where it was."""
+    from pkdray import steps
+
+    steps.import_recordings(
+        "affwild2",
+        src,
+        dest,
+        Console(as_json=json),
+        modalities=modality or [],
+        scanning={"stride": stride},
+        making={"gaps": gaps},
+        protocol=protocol,
+        seed=seed,
+        limit=limit,
+        dry_run=dry_run,
+        device="cpu",
+    )
+
+
+@import_app.command("recola")
+def import_recola(
+    src: Recordings,
+    dest: Dest,
+    protocol: ProtocolName = None,
+    modality: Modalities = None,
+    signals: Annotated[str | None, typer.Option(help="filtered or raw; default: what there is.")] = None,
+    delay: Annotated[
+        float, typer.Option(min=0, help="Seconds that the labels lag behind; estimate it on train alone.")
+    ] = 0.0,
+    every: Every = 1,
+    min_face: MinFace = 40,
+    gaps: Gaps = "retain",
+    limit: Limit = None,
+    seed: ImportSeed = 0,
+    dry_run: DryRun = False,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """RECOLA: faces, voices, ECG and EDA in clips of one second. Stopped, it goes on where it was."""
+    from pkdray import steps
+
+    steps.import_recordings(
+        "recola",
+        src,
+        dest,
+        Console(as_json=json),
+        modalities=modality or [],
+        scanning={"physio": signals},
+        making={"every": every, "min_face_size": min_face, "gaps": gaps},
+        protocol=protocol,
+        seed=seed,
+        limit=limit,
+        dry_run=dry_run,
+        device=device,
+        delay=delay,
     )
 
 

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pkdray.console import Console, progress_line
-from pkdray.errors import ConfigError, InterruptedSweepError, RunError
+from pkdray.console import Console, duration, progress_line
+from pkdray.errors import ConfigError, DatasetError, InterruptedSweepError, RunError
 from pkdray.interrupts import noticed
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
+    from pkdray.data.importers.build import ImportProgress
     from pkdray.search.run import Run
     from pkdray.search.sweep import Progress
     from pkdray.training.plan import Plan
@@ -38,6 +39,106 @@ def import_features(
     tables = {key: Path(value) for key, value in named(modality, "--modality").items()}
     importer(dest, name=name, task=kinds[task], labels=labels, modalities=tables, **options)
     inspect(str(dest), console)
+
+
+def import_recordings(
+    name: str,
+    src: Path,
+    dest: Path,
+    console: Console,
+    *,
+    modalities: Sequence[str],
+    scanning: Mapping[str, Any],
+    making: Mapping[str, Any],
+    protocol: str | None,
+    seed: int,
+    limit: int | None,
+    dry_run: bool,
+    device: str,
+    delay: float = 0.0,
+) -> None:
+    """Recordings of one of the licensed sets to a dataset.
+
+    Raises:
+        InterruptedSweepError: Ctrl-C stopped it; says how to go on.
+    """
+    from pkdray.data.importers import build
+    from pkdray.data.importers.protocols import PROTOCOLS
+    from pkdray.data.inspect import describe
+
+    protocol = protocol or next(iter(PROTOCOLS[name]))
+    build.check_destination_free(dest)
+    with console.progress(f"Scanning {src} ..."):
+        scan, chosen = build.scan_for(name, src, modalities, **scanning)
+    notes = ""
+    if delay:
+        scan, notes = build.without_delay(scan, delay), f"A delay of {delay:g} s was taken out of the labels."
+    if limit is not None:
+        scan = scan.limited(limit)
+    options = build.media_options(scan, chosen, part=str(scanning.get("part", "")), **making)
+    try:
+        report = scan.report(protocol, seed=seed)
+        plan = build.make_plan(dest, scan, options, protocol=protocol, seed=seed, notes=notes)
+    except DatasetError as error:
+        if limit is None:
+            raise
+        cure = f"{error.cure} Perhaps the limit of {limit} samples is too low: choose a higher one."
+        raise DatasetError(error.what, cure=cure, details=error.details) from error
+    shapes = {key: list(modality.shape) for key, modality in plan.info.modalities.items()}
+    lines = [
+        *report.lines,
+        f"To make: {len(plan.scan.recordings)} samples of "
+        + ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+        + f", with up to {plan.bytes / 1e9:.2f} GB of disk meanwhile.",
+    ]
+    about = {
+        "set": name,
+        "protocol": protocol,
+        "counts": dict(report.counts),
+        "findings": [vars(finding) for finding in plan.scan.findings],
+        "modalities": shapes,
+        "to_make": len(plan.scan.recordings),
+        "bytes": plan.bytes,
+    }
+    if dry_run:
+        console.result(about, *lines)
+        return
+    for line in lines:
+        console.say(line)
+    try:
+        with noticed() as check, console.progress("Importing ...") as meter:
+            made = build.run_import(
+                plan, lambda progress: meter.show(import_line(progress)), device=device, check=check
+            )
+    except KeyboardInterrupt:
+        raise build.InterruptedImportError(
+            f"The import stopped; what is finished is in {_short(plan.partial)}.",
+            cure="Go on with the same command.",
+        ) from None
+    described = describe(made.dataset)
+    console.result(
+        {**about, "dataset": described, "report": str(made.report), "made": made.counts, "failures": made.failures},
+        *build.failure_lines(made.failures),
+        *_lines(dict(made.counts)),
+        f"What became of each sample is in {_short(made.report)}.",
+        "",
+        *_lines(described),
+        *next_steps(f"pkdray data inspect {_short(dest)}"),
+    )
+
+
+def import_line(progress: ImportProgress) -> str:
+    """An import's progress as one line.
+
+    Example:
+        >>> from types import SimpleNamespace as Some
+        >>> import_line(Some(done=7, kept=2, failed=1, total=40, seconds=61.0, seconds_left=305.0))
+        '7/40 samples (2 from before), 1 left out · 1:01 elapsed, about 5:05 left'
+    """
+    before = f" ({progress.kept} from before)" if progress.kept else ""
+    failed = f", {progress.failed} left out" if progress.failed else ""
+    left = f", about {duration(progress.seconds_left)} left" if progress.seconds_left else ""
+    return f"{progress.done}/{progress.total} samples{before}{failed} · {duration(progress.seconds)} elapsed{left}"
 
 
 def inspect(name_or_path: str, console: Console) -> None:

@@ -1,0 +1,228 @@
+"""``pkdray data import biovid|affwild2|recola`` as a user types it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pkdray.__main__ import main
+from pkdray.data.dataset import open_dataset
+from pkdray.data.importers import build
+
+
+def load_writers() -> ModuleType:
+    path = Path(__file__).parent / "data" / "importers" / "media_writers.py"
+    spec = importlib.util.spec_from_file_location("importers_media_writers", path)
+    assert spec
+    assert spec.loader
+    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[spec.name])
+    return sys.modules[spec.name]
+
+
+writers = load_writers()
+replicas = writers.load("replicas")
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def pkdray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs the command line in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["pkdray", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sets")
+    replicas.write_biovid_replica(
+        root / "biovid",
+        subjects=replicas.BIOVID_SUBJECTS[:4],
+        levels=("BL1", "PA4"),
+        each=1,
+        make_video=writers.make_video,
+    )
+    replicas.write_affwild2_replica(
+        root / "affwild2",
+        videos=(
+            replicas.AffVideo("video1", "Train_Set", 64),
+            replicas.AffVideo("video9", "Train_Set", 64, faceless=tuple(range(1, 33))),
+            replicas.AffVideo("video77", "Validation_Set", 33),
+        ),
+        make_video=writers.make_sounding_video,
+        make_image=writers.make_image,
+    )
+    replicas.write_recola_replica(
+        root / "recola",
+        people=("train_1", "train_2", "dev_1"),
+        rows=51,
+        make_video=writers.make_video,
+        make_audio=writers.make_audio,
+    )
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shapes"),
+    [
+        (
+            "biovid",
+            ("--every", "25"),
+            {"face": [75, 112, 112, 3], "emg": [127, 65], "ecg": [127, 65], "gsr": [127, 65]},
+        ),
+        ("affwild2", (), {"face": [8, 112, 112, 3], "voice": [107, 64]}),
+        (
+            "recola",
+            ("--every", "25"),
+            {"face": [25, 112, 112, 3], "voice": [25, 256], "ecg": [25, 10], "eda": [25, 10]},
+        ),
+    ],
+)
+def test_each_set_is_imported_by_one_command(
+    pkdray: Callable[..., Said], sets: Path, tmp_path: Path, name: str, options: tuple[str, ...], shapes: dict[str, Any]
+) -> None:
+    said = pkdray("data", "import", name, str(sets / name), "out", *options, "--json")
+    assert said.code == 0, said.err
+    about = json.loads(said.out)
+    assert about["modalities"] == shapes
+    # The report comes before the long work.
+    assert said.err.index(f"{name}: ") < said.err.index("Importing ...") < said.err.index(f"0/{about['to_make']}")
+    dataset = open_dataset(tmp_path / "out")
+    assert {key: list(one.shape) for key, one in dataset.info.modalities.items()} == shapes
+    assert len(dataset) == about["made"]["samples"] == about["to_make"] - len(about["failures"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.report.csv"]
+
+
+def test_what_was_left_out_is_said_at_the_end(pkdray: Callable[..., Said], sets: Path, tmp_path: Path) -> None:
+    said = pkdray("data", "import", "affwild2", str(sets / "affwild2"), "out")
+    assert said.code == 0, said.err
+    assert said.out.startswith("left out: 1 samples that could not be made: 'video9-00032'. The first: No face was")
+    assert "What became of each sample is in out.report.csv." in said.out
+    assert "pkdray data inspect out" in said.out
+
+
+def test_a_dry_run_writes_nothing(pkdray: Callable[..., Said], sets: Path, tmp_path: Path) -> None:
+    said = pkdray("data", "import", "recola", str(sets / "recola"), "out", "--dry-run")
+    assert said.code == 0, said.err
+    assert said.out.startswith("recola: 6 samples of 3 subjects, 0 samples left out")
+    assert "To make: 6 samples of face [25, 112, 112, 3], voice [25, 256], ecg [25, 10], eda [25, 10]" in said.out
+    assert list(tmp_path.iterdir()) == []
+    about = json.loads(pkdray("data", "import", "recola", str(sets / "recola"), "out", "--dry-run", "--json").out)
+    assert about["to_make"] == 6
+    assert about["counts"]["train/dev test samples"] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_limit_makes_a_small_dataset(pkdray: Callable[..., Said], sets: Path, tmp_path: Path) -> None:
+    base = ("data", "import", "biovid", str(sets / "biovid"), "out", "--modality", "gsr")
+    said = pkdray(*base, "--limit", "6", "--protocol", "5-fold")
+    assert said.code == 0, said.err
+    assert len(open_dataset(tmp_path / "out")) == 6
+    said = pkdray(*base[:-3], "other", "--limit", "1")
+    assert said.code == 2
+    assert "Perhaps the limit of 1 samples is too low" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("biovid", "{sets}", "out"), ("is not a root of BioVid", "it holds affwild2/, biovid/", "Perhaps you mean")),
+        (("affwild2", "{sets}/nowhere", "out"), ("nowhere does not exist", "Give the folder")),
+        (("recola", "{sets}/biovid", "out"), ("is not a root of RECOLA", "ratings_gold_standard")),
+        (("biovid", "{sets}/biovid", "out", "--part", "D"), ("part is 'D'", "A, B, C")),
+        (("biovid", "{sets}/biovid", "out", "--classes", "two"), ("classes is 'two'", "BL1-PA4, five")),
+        (("biovid", "{sets}/biovid", "out", "--protocol", "x"), ("no protocol 'x'", "loso67")),
+        (("biovid", "{sets}/biovid", "out", "--modality", "voice"), ("modality 'voice'", "face, emg, ecg, gsr")),
+        (("biovid", "{sets}/biovid", "out", "--signals", "clean"), ("asked for are 'clean'", "filtered or raw")),
+        (("recola", "{sets}/recola", "out", "--delay", "9"), ("cannot be shifted back by 225", "unit (seconds)")),
+        (("recola", "{sets}/recola", "out", "--gaps", "white"), ("gaps is 'white'", "retain, black")),
+    ],
+)
+def test_a_mistake_says_what_and_how_to_mend_it(
+    pkdray: Callable[..., Said], sets: Path, tmp_path: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    said = pkdray("data", "import", *(one.replace("{sets}", str(sets)) for one in arguments))
+    assert said.code == 2, said
+    assert "Traceback" not in said.err
+    for part in parts:
+        assert part in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
+    pkdray: Callable[..., Said], sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    extract = build.extract
+
+    def pressed(name: str, one: Any, *rest: Any) -> Any:
+        if len(made) == 3:
+            made.append("Ctrl-C")
+            os.kill(os.getpid(), signal.SIGINT)
+        made.append(one.sample_id)
+        return extract(name, one, *rest)
+
+    monkeypatch.setattr(build, "extract", pressed)
+    command = ("data", "import", "biovid", str(sets / "biovid"), "out", "--modality", "ecg")
+    said = pkdray(*command)
+    assert said.code == 130
+    assert "The import stopped; what is finished is in out.partial." in said.err
+    assert "Go on with the same command." in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+    other = pkdray(*command, "--biosignals", "waveform")
+    assert other.code == 2
+    assert "biosignals was spectrogram, now it is waveform." in other.err
+    said = pkdray(*command)
+    assert said.code == 0, said.err
+    assert "3/8 samples (3 from before)" in said.err
+    made.remove("Ctrl-C")
+    assert len(made) == len(set(made)) == len(open_dataset(tmp_path / "out")) == 8
+
+
+@pytest.mark.slow
+def test_a_kill_in_the_middle_costs_at_most_one_sample(sets: Path, tmp_path: Path) -> None:
+    src = tmp_path / "biovid"
+    shutil.copytree(sets / "biovid", src)
+    command = [sys.executable, "-m", "pkdray", "data", "import", "biovid", str(src), str(tmp_path / "out"), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    samples = tmp_path / "out.partial" / "samples"
+    deadline = time.monotonic() + 60
+    while len(list(samples.rglob("*-*.npz"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in samples.rglob("[0-9]*.npz")}
+    assert 2 <= len(kept) < 8
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert f"{len(kept)}/8 samples ({len(kept)} from before)" in ran.stderr
+    assert len(open_dataset(tmp_path / "out")) == 8
+    assert not (tmp_path / "out.partial").exists()
