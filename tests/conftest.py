@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import Said
 
 from pkdray.data.dataset import Dataset, DatasetInfo, Modality, write_dataset
 
@@ -136,3 +138,22 @@ def local_ray() -> Iterator[None]:
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2}')
         with connected():
             yield
+
+
+@pytest.fixture
+def pkdray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs the command line in this process, in a folder of its own."""
+    from pkdray.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    # Off a terminal tables are 80 characters wide, and their cells are broken into lines.
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["pkdray", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Said(int(ended.value.code or 0), said.out, said.err)
+
+    return run

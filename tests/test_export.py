@@ -17,16 +17,15 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from small_bundles import features, make_bundle
 
 import pkdray
-from pkdray.config import StudentConfig
-from pkdray.data.normalisation import Standardizer
 from pkdray.errors import CheckpointError, PkdrayError, RunError, StorageError
 from pkdray.export import export_student, graphs, model_card, student, write_graphs
 from pkdray.files import checksum
 from pkdray.search.run import Run, sampler_for
 from pkdray.search.trial import BEST
-from pkdray.training.bundles import Architecture, StudentInfo, read_bundle, write_bundle
+from pkdray.training.bundles import read_bundle
 from pkdray.training.checkpoints import save_tensors
 from pkdray.training.students import fresh_student
 
@@ -52,55 +51,6 @@ EVALUATION: dict[str, Any] = {
     },
     "comparison": {"difference": 0.1, "interval": [-0.1, 0.3], "p_value": 0.2, "verdict": "not enough evidence"},
 }
-
-
-def make_bundle(folder: Path, kind: str) -> Path:
-    """An untrained student's folder with a T-Net: ``one`` or ``two`` modalities, or ``frames``, answers per frame."""
-    torch.manual_seed(5)
-    framed = kind == "frames"
-    shapes = {
-        "one": {"face": [5]},
-        "two": {"face": [5], "heart.rate": [4, 3]},
-        "frames": {"face": [6, 5], "mic": [6, 5]},
-    }
-    architecture = Architecture(
-        student=StudentConfig.model_validate(
-            {
-                "encoder": {"kind": "gru" if framed else "mlp", "hidden": [9, 7]},
-                "encoders": {"mic": {"kind": "mlp", "hidden": [4]}} if framed else {},
-            }
-        ),
-        fusion="concat" if kind == "one" else "gated",
-        embedding=11,
-        shapes=shapes[kind],
-        outputs=2 if framed else 3,
-        per_frame=framed,
-        tnet_outputs=8,
-    )
-    info = StudentInfo(
-        task="regression" if framed else "classification",
-        targets=["valence", "arousal"] if framed else ["target"],
-        classes=[] if framed else ["calm", "joy", "pain"],
-        architecture=architecture,
-        made_from={"run": "study", "trial": 4, "dataset": "small", "metric": "accuracy", "method": {"name": "pkdot"}},
-    )
-    rng = np.random.default_rng(8)
-    standardizers = {
-        name: Standardizer(rng.normal(3, 1, shape[-1]).astype(np.float32), rng.uniform(2, 4, shape[-1]).astype("f4"))
-        for name, shape in shapes[kind].items()
-    }
-    write_bundle(folder, architecture.build(), info, standardizers, {"trial": 4, "validation": {"accuracy": 0.625}})
-    return folder
-
-
-def features(kind: str, count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    shapes = {
-        "one": {"face": (5,)},
-        "two": {"face": (5,), "heart.rate": (4, 3)},
-        "frames": {"face": (6, 5), "mic": (6, 5)},
-    }
-    return {name: rng.normal(3, 3, (count, *shape)).astype(np.float32) for name, shape in shapes[kind].items()}
 
 
 @pytest.fixture(params=["one", "two", pytest.param("frames", marks=pytest.mark.slow)])

@@ -201,8 +201,11 @@ def test_a_finished_network_does_not_need_the_file_it_started_from(tmp_path):
         resnet(tmp_path / "nowhere.pth")
 
 
-def test_no_file_is_no_fault():
-    load_pretrained(torch.nn.Linear(2, 3), None, name="linear")
+def test_without_a_file_the_weights_stay_as_they_are():
+    network = torch.nn.Linear(2, 3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    load_pretrained(network, None, name="linear")
+    torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
