@@ -244,7 +244,7 @@ def extract_biovid(recording: Recording, options: MediaOptions, sources: Sources
             whole_file = recording.sequence_id == recording.sample_id
             frames: Iterable[Frame]
             if whole_file:
-                frames = video.read_frames(path, start_s=start, end_s=end, rate_hz=biovid.VIDEO_RATE, threads=1)
+                frames = video.read_frames(path, start_s=start, end_s=end, rate_hz=biovid.VIDEO_RATE)
             else:
                 frames = _forward(sources, path, None).cut(start, 75, biovid.VIDEO_RATE)
             arrays["face"] = _faces(frames, 75, options, sources, report, str(path))
@@ -517,7 +517,7 @@ class _Forward:
 
     def __post_init__(self) -> None:
         # A file that is shorter than it says is refused at once, and not after the samples before the cut.
-        for _ in video.read_frames(self.path, end_s=_INSTANT_S, threads=1):
+        for _ in video.read_frames(self.path, end_s=_INSTANT_S):
             pass
         self._open()
 
@@ -537,7 +537,7 @@ class _Forward:
             raise
 
     def _timed(self) -> Iterator[Frame]:
-        frames = video.read_frames(self.path, threads=1)
+        frames = video.read_frames(self.path)
         if self.times is None:
             yield from frames
             return

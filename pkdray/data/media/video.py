@@ -75,7 +75,7 @@ def probe(path: str | Path) -> VideoInfo:
         >>> probe("071309_w_21-PA4-006.mp4")  # doctest: +SKIP
         VideoInfo(width=640, height=480, rate_hz=25.0, duration_s=5.48, frames=137)
     """
-    with closing(_Reader(Path(path), threads=1)) as reader:
+    with closing(_Reader(Path(path))) as reader:
         first = next(reader.shots(), None)
         assert first is not None  # The reader raises where there is no frame.
         height, width = first.picture.height, first.picture.width
@@ -91,7 +91,6 @@ def read_frames(
     end_s: float | None = None,
     rate_hz: float | None = None,
     size: tuple[int, int] | None = None,
-    threads: int = 0,
 ) -> Iterator[Frame]:
     """The frames of a video with start_s <= time < end_s, one by one, upright, in order of time.
 
@@ -109,8 +108,6 @@ def read_frames(
         end_s: seconds, > start_s; None for the end of the video.
         rate_hz: frames a second, > 0; None for the video's own frames.
         size: (height, width) in pixels to scale to; None for the video's own.
-        threads: of the decoder; 0 for as many as FFmpeg likes (up to 16), which is too many where several processes
-            decode on the same machine.
 
     Raises:
         DatasetError: the file is missing, empty, no video, truncated or damaged. It is raised after the frames that
@@ -130,7 +127,7 @@ def read_frames(
         raise ValueError(f"rate_hz is {rate_hz}. Choose a finite rate above 0.")
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"size is {size}. Give (height, width) in pixels, each at least 1.")
-    return _read(Path(path), start_s, end_s, rate_hz, size, threads)
+    return _read(Path(path), start_s, end_s, rate_hz, size)
 
 
 def window(frames: Iterable[Frame], start_s: float, end_s: float | None) -> Iterator[Frame]:
@@ -181,9 +178,9 @@ class _Shot:
 
 
 def _read(
-    path: Path, start_s: float, end_s: float | None, rate_hz: float | None, size: tuple[int, int] | None, threads: int
+    path: Path, start_s: float, end_s: float | None, rate_hz: float | None, size: tuple[int, int] | None
 ) -> Iterator[Frame]:
-    with closing(_Reader(path, threads)) as reader:
+    with closing(_Reader(path)) as reader:
         shots = reader.shots()
         if rate_hz is not None:
             shots = _on_grid(reader, start_s, rate_hz)
@@ -230,13 +227,12 @@ class _Reader:
 
     Args:
         path: the file.
-        threads: of the decoder; 0 for FFmpeg's choice.
 
     Raises:
         DatasetError: the file cannot be opened or holds no video.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.read = 0
         self.last_s = 0.0
@@ -246,8 +242,9 @@ class _Reader:
         except DatasetError:
             self.container.close()
             raise
-        self.stream.thread_type = "AUTO"
-        self.stream.thread_count = threads
+        # One: with several frames decoded at a time, FFmpeg's H.264 decoder hands out a damaged one, now and then,
+        # without the mark that says so. Several files at a time keep a machine busy as well.
+        self.stream.thread_count = 1
         self.format = str(self.container.format.name)
         # Without a container there is nothing to average: FFmpeg then says 25.
         averaged = self.stream.average_rate if self.container.duration else None

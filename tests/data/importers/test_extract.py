@@ -306,7 +306,7 @@ class TestForward:
     def path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """A video of 10 frames a second whose k-th picture is k everywhere."""
 
-        def frames(path: Path, *, end_s: float | None = None, threads: int) -> Iterator[Frame]:
+        def frames(path: Path, *, end_s: float | None = None) -> Iterator[Frame]:
             for index in range(33):
                 yield Frame(index / 10, np.full((2, 3, 3), index, np.uint8))
 
