@@ -75,6 +75,7 @@ class EncoderConfig(Section):
     spectrogram [T, bins] or on pictures.
 
     The last four may start from ``weights``, a local file (nothing is downloaded), and ``freeze`` the network in it.
+    ``learning_rate`` is this encoder's own, in place of the training's: pretrained networks are tuned by small steps.
     """
 
     kind: Literal["mlp", "gru", "tcn", "vgg19_gru", "r3d18", "r3d18_lstm", "resnet18"] = "mlp"
@@ -83,6 +84,7 @@ class EncoderConfig(Section):
     weights: str | None = Field(default=None, min_length=1)
     weights_checksum: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     freeze: bool = False
+    learning_rate: float | None = Field(default=None, gt=0, le=10)
 
     @model_validator(mode="before")
     @classmethod
@@ -111,10 +113,18 @@ class EncoderConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How the one training loop runs; ``patience`` counts epochs without a better validation metric."""
+    """How the one training loop runs; ``patience`` counts epochs without a better validation metric.
+
+    ``micro_batch`` is how many samples of a batch go through the network at once (``null``: all of them). The loss is
+    that of the whole batch all the same, since relations between samples are what is distilled: every part goes through
+    twice, and the second time its gradients are added up. ``precision`` is that of the forward pass alone; weights and
+    losses are float32.
+    """
 
     epochs: int = Field(default=100, ge=1)
     batch_size: int = Field(default=100, ge=2)
+    micro_batch: int | None = Field(default=None, ge=1)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -216,11 +226,17 @@ class SearchConfig(Section):
 
 
 class ResourcesConfig(Section):
-    """What a trial and a teacher may take; ``concurrent_trials: null`` means as many as the cluster holds."""
+    """What a trial and a teacher may take; ``concurrent_trials: null`` means as many as the cluster holds.
+
+    With ``workers_per_trial`` above 1 a student is trained by so many data-parallel workers, and CPUs and GPUs of a
+    trial are those of each of them. ``readers`` are processes of each worker that read images from disk ahead.
+    """
 
     cpus_per_trial: float = Field(default=1, gt=0)
     gpus_per_trial: float = Field(default=0, ge=0)
+    workers_per_trial: int = Field(default=1, ge=1)
     concurrent_trials: int | None = Field(default=None, ge=1)
+    readers: int = Field(default=0, ge=0)
     workers_per_teacher: int = Field(default=1, ge=1)
     gpus_per_teacher_worker: float = Field(default=0, ge=0)
     max_failures: int = Field(default=2, ge=0, description="restarts of a trial or teacher whose process or node died")
