@@ -138,13 +138,26 @@ class Rows:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors or name in self._on_disk
 
-    def take(self, indices: Tensor) -> dict[str, Tensor]:
-        """The rows at ``indices`` [B] of every array, as fresh tensors: {name: [B, ...]}."""
+    @property
+    def names(self) -> list[str]:
+        """The names of all arrays."""
+        return [*self._tensors, *self._on_disk]
+
+    @property
+    def on_disk(self) -> dict[str, MappedArray]:
+        """The arrays that are read when they are gathered, and by other processes as well."""
+        return dict(self._on_disk)
+
+    def take(self, indices: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """The rows at ``indices`` [B] of every array (or of the named ones), as fresh tensors: {name: [B, ...]}."""
         import torch
 
-        taken = {name: tensor.index_select(0, indices) for name, tensor in self._tensors.items()}
-        for name, array in self._on_disk.items():
-            taken[name] = torch.from_numpy(array.gather(indices.cpu().numpy())).to(self.device)
+        taken = {}
+        for name in self.names if names is None else names:
+            if name in self._tensors:
+                taken[name] = self._tensors[name].index_select(0, indices)
+            else:
+                taken[name] = torch.from_numpy(self._on_disk[name].gather(indices.cpu().numpy())).to(self.device)
         return taken
 
     def column(self, name: str) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,15 @@ from scipy import stats
 from pkdray.data.dataset import Dataset
 from pkdray.embeddings import Arrays, SharedArrays
 from pkdray.errors import RunError
-from pkdray.files import write_json
+from pkdray.files import fingerprint, write_json
 from pkdray.search.results import load_student, trial_overrides, write_best, write_predictions
 from pkdray.search.run import Run
-from pkdray.search.sweep import study_arrays
+from pkdray.search.sweep import TRAIN, study_arrays, team_of
+from pkdray.training.distributed import run_on_workers
 from pkdray.training.inputs import as_rows, split_arrays, student_rows
+from pkdray.training.loop import Report
 from pkdray.training.metrics import evaluate as evaluate_metrics
+from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
 from pkdray.training.students import scores, train_student
@@ -77,7 +82,8 @@ def evaluate_run(
         },
     }
     chosen = [plan.config.seed + index for index in range(seeds)]
-    outcomes = _retrain_all(plan, dataset, pool, candidates, chosen)
+    outcomes = _retrain_all(plan, dataset, pool, candidates, chosen, run.path.resolve() / TRAIN)
+    shutil.rmtree(run.path / TRAIN, ignore_errors=True)
     metric = plan.metric
     bounds = sorted(
         (name for name in candidates if name.startswith("lower bound")),
@@ -164,7 +170,12 @@ def compare(lower: Sequence[float], student: Sequence[float], mode: str) -> dict
 
 
 def _retrain_all(
-    plan: Plan, dataset: Dataset, pool: Pool, candidates: Mapping[str, dict[str, Any]], seeds: Sequence[int]
+    plan: Plan,
+    dataset: Dataset,
+    pool: Pool,
+    candidates: Mapping[str, dict[str, Any]],
+    seeds: Sequence[int],
+    storage: Path,
 ) -> dict[str, list[Scores]]:
     import ray
 
@@ -172,35 +183,54 @@ def _retrain_all(
     arrays |= split_arrays(plan, dataset, plan.prevalent, ["test"])
     shared = SharedArrays.put(arrays)
     resources = plan.config.resources
+    # Who only waits for workers takes nothing, or they would wait for it.
+    alone = resources.workers_per_trial == 1
     retrain = ray.remote(
-        num_cpus=resources.cpus_per_trial, num_gpus=resources.gpus_per_trial, max_retries=resources.max_failures
+        num_cpus=resources.cpus_per_trial if alone else 0,
+        num_gpus=resources.gpus_per_trial if alone else 0,
+        max_retries=resources.max_failures,
     )(_retrain)
     plan_reference = ray.put(plan)
     pending = {
-        name: [retrain.remote(plan_reference, overrides, shared, seed) for seed in seeds]
+        name: [retrain.remote(plan_reference, overrides, shared, seed, storage) for seed in seeds]
         for name, overrides in candidates.items()
     }
     return {name: ray.get(references) for name, references in pending.items()}
 
 
-def _retrain(plan: Plan, overrides: dict[str, Any], shared: SharedArrays, seed: int) -> Scores:
-    torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
-    device = "cuda" if plan.config.resources.gpus_per_trial else "cpu"
+def _retrain(plan: Plan, overrides: dict[str, Any], shared: SharedArrays, seed: int, storage: Path) -> Scores:
+    resources = plan.config.resources
+    if resources.workers_per_trial > 1:
+        settings = {"plan": plan, "overrides": overrides, "shared": shared, "seed": seed}
+        name = f"evaluate-{fingerprint(overrides)}-{seed}"
+        found: Scores = run_on_workers(_retrain_worker, settings, team_of(plan), storage, name)
+        return found
+    torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
+    device = "cuda" if resources.gpus_per_trial else "cpu"
     return retrain(plan, overrides, shared.get(), seed, device=device)
 
 
+def _retrain_worker(settings: dict[str, Any], workers: Workers, device: str, _report: Report) -> Scores:
+    arrays = settings["shared"].get()
+    return retrain(settings["plan"], settings["overrides"], arrays, settings["seed"], device=device, workers=workers)
+
+
 def retrain(
-    plan: Plan, overrides: dict[str, Any], arrays: Mapping[str, Arrays], seed: int, device: str = "cpu"
+    plan: Plan,
+    overrides: dict[str, Any],
+    arrays: Mapping[str, Arrays],
+    seed: int,
+    device: str = "cpu",
+    workers: Workers | None = None,
 ) -> Scores:
     """Train one configuration with one seed; the epoch is chosen on validation, then both splits are scored."""
     config = plan.trial_config(overrides)
-    fitted = train_student(plan, config, arrays, seed=seed, device=device)
-    return {
-        name: scores(
-            fitted.model, student_rows(arrays[split], plan.prevalent, [], privileged=False, device=device), plan
-        )
+    fitted = train_student(plan, config, arrays, seed=seed, device=device, workers=workers)
+    rows = {
+        name: student_rows(arrays[split], plan.prevalent, [], privileged=False, device=device)
         for name, split in (("validation", "val"), ("test", "test"))
     }
+    return {name: scores(fitted.model, split, plan, workers) for name, split in rows.items()}
 
 
 def _exported(run: Run, plan: Plan, dataset: Dataset, number: int) -> Scores:

@@ -285,7 +285,9 @@ class TestRun:
         world, before = evaluated
         outcome = {"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.5}}
 
-        def retrain_all(_plan: Any, _dataset: Any, _pool: Any, candidates: dict[str, Any], seeds: list[int]) -> Any:
+        def retrain_all(
+            _plan: Any, _dataset: Any, _pool: Any, candidates: dict[str, Any], seeds: list[int], _storage: Path
+        ) -> Any:
             return {name: [outcome] * len(seeds) for name in candidates}
 
         monkeypatch.setattr(evaluate_module, "_retrain_all", retrain_all)

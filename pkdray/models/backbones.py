@@ -139,7 +139,9 @@ def build_encoder(config: EncoderConfig, shape: Sequence[int], *, per_frame: boo
         ShapeError: the kind cannot take samples of this shape.
         CheckpointError: the file of weights is missing, damaged or of another network.
     """
-    return ENCODERS[config.kind](config, tuple(shape), per_frame)
+    encoder = ENCODERS[config.kind](config, tuple(shape), per_frame)
+    encoder.learning_rate = config.learning_rate
+    return encoder
 
 
 def align_frames(features: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,10 +10,12 @@ from pkdray.errors import ConfigError
 class Encoder(nn.Module):
     """From one modality to ``width`` numbers a sample, or a frame where the targets are per frame.
 
+    ``learning_rate`` is its own where training is to use another than for the rest of the network.
     Shapes: [B, *shape] -> [B, width]; [B, T, width] for a sequence where the targets are per frame.
     """
 
     width: int
+    learning_rate: float | None = None
 
 
 class ShapeError(ConfigError, ValueError):

@@ -23,12 +23,19 @@ from pkdray.search.ledger import Counts, Ledger
 from pkdray.search.results import write_results
 from pkdray.search.run import Run
 from pkdray.search.trial import run_trial
+from pkdray.training.distributed import Team, run_on_workers
 from pkdray.training.inputs import SEARCH_SPLITS, split_arrays, with_embeddings
+from pkdray.training.loop import Report
+from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
 
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
+TRAIN = ".train"
+"""Where Ray Train keeps its own records while trials train on several workers."""
+_WAITING = {"memory": 1 << 26}
+"""What a trial takes that only waits for its workers: CPUs that it held, they could not have."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
     from pkdray.search.tune import LedgerSearcher, ProgressCallback, make_scheduler
 
     resources = plan.config.resources
+    alone = resources.workers_per_trial == 1
     searcher = LedgerSearcher(ledger, plan.config, plan.metric)
     # Tune's own records are of no use to us: the ledger has the state, the trials' folders have the files.
     # Named like `cluster.connected` names its folders, so that what a killed sweep leaves is removed by the next.
@@ -95,7 +103,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
         tune.with_parameters(
             _tune_trial, shared=shared, plan=plan, run_path=run.path.resolve(), tnets=pool.tnets.resolve()
         ),
-        {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
+        {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial} if alone else _WAITING,
     )
     tuner = tune.Tuner(
         trainable,
@@ -103,8 +111,9 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
             num_samples=ledger.counts().open,
             search_alg=searcher,
             scheduler=make_scheduler(plan.config, mode=plan.metric.mode, trials=ledger.trials()),
-            max_concurrent_trials=resources.concurrent_trials,
-            reuse_actors=True,
+            max_concurrent_trials=resources.concurrent_trials or (None if alone else _room_for(team_of(plan))),
+            # Workers end with the actor that waits for them, so one that ASHA stops must end as well.
+            reuse_actors=alone,
         ),
         run_config=tune.RunConfig(
             name="records",
@@ -120,6 +129,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
             raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {run.path}")
     finally:
         shutil.rmtree(records, ignore_errors=True)
+        shutil.rmtree(run.path / TRAIN, ignore_errors=True)
 
 
 _ARRAYS: dict[str, Any] = {}
@@ -134,8 +144,6 @@ def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run
     from pkdray.search.tune import EPOCH, FAILED, HALT, SUMMARY, VALUE, outcome
 
     torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
-    if "arrays" not in _ARRAYS:
-        _ARRAYS["arrays"] = shared.get()
     folder = run_path / "trials" / str(config["number"])
 
     def report(entry: dict[str, float]) -> None:
@@ -143,15 +151,7 @@ def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run
 
     worst = float("-inf") if plan.metric.mode == "max" else float("inf")
     try:
-        summary = run_trial(
-            plan,
-            json.loads(config["overrides"]),
-            _ARRAYS["arrays"],
-            folder,
-            tnets=tnets,
-            report=report,
-            device="cuda" if plan.config.resources.gpus_per_trial else "cpu",
-        )
+        summary = _train(plan, json.loads(config["overrides"]), shared, folder, tnets, report)
     except StorageError as error:
         # Every trial would fail the same way: keep them for a resume instead.
         tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: "", HALT: str(error)})
@@ -165,6 +165,59 @@ def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run
         tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: f"{type(error).__name__}: {error}"})
     else:
         tune.report(outcome(summary))
+
+
+def _train(
+    plan: Plan, overrides: dict[str, Any], shared: SharedArrays, folder: Path, tnets: Path, report: Report
+) -> dict[str, Any]:
+    """The trial, in this process or by its own workers."""
+    resources = plan.config.resources
+    if resources.workers_per_trial == 1:
+        if "arrays" not in _ARRAYS:
+            _ARRAYS["arrays"] = shared.get()
+        device = "cuda" if resources.gpus_per_trial else "cpu"
+        return run_trial(plan, overrides, _ARRAYS["arrays"], folder, tnets=tnets, report=report, device=device)
+    settings = {"plan": plan, "overrides": overrides, "shared": shared, "folder": folder, "tnets": tnets}
+    summary: dict[str, Any] = run_on_workers(
+        _train_worker, settings, team_of(plan), folder.parent.parent / TRAIN, folder.name, report
+    )
+    return summary
+
+
+def _train_worker(settings: dict[str, Any], workers: Workers, device: str, report: Report) -> dict[str, Any]:
+    """What every worker of a trial runs."""
+    return run_trial(
+        settings["plan"],
+        settings["overrides"],
+        settings["shared"].get(),
+        settings["folder"],
+        tnets=settings["tnets"],
+        report=report,
+        device=device,
+        workers=workers,
+    )
+
+
+def team_of(plan: Plan) -> Team:
+    """The workers that train a student."""
+    resources = plan.config.resources
+    return Team(resources.workers_per_trial, resources.cpus_per_trial, resources.gpus_per_trial, resources.max_failures)
+
+
+def _room_for(team: Team) -> int:
+    """How many teams the cluster has room for at once: more would hold some of their workers and wait for the rest."""
+    import ray
+
+    has = ray.cluster_resources()
+    needs = {"CPU": team.workers * team.cpus, "GPU": team.workers * team.gpus}
+    room = min(int(has.get(name, 0) / amount) for name, amount in needs.items() if amount)
+    if room < 1:
+        logger.warning(
+            "%d workers of %g CPUs and %g GPUs are asked for a trial; the cluster has %g CPUs and %g GPUs now, and the "
+            "trial waits until there are enough.",
+            team.workers, team.cpus, team.gpus, has.get("CPU", 0), has.get("GPU", 0),
+        )  # fmt: skip
+    return max(1, room)
 
 
 class _Meter:

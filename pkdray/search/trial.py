@@ -13,7 +13,8 @@ import pandas as pd
 from pkdray.embeddings import Arrays
 from pkdray.files import write_atomic, write_json, write_yaml
 from pkdray.training.checkpoints import save_tensors
-from pkdray.training.loop import LAST, Report
+from pkdray.training.loop import LAST, Fitted, Report
+from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
 from pkdray.training.students import student_identity, train_student
 
@@ -29,6 +30,7 @@ def run_trial(
     tnets: Path | None = None,
     report: Report | None = None,
     device: str = "cpu",
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Train one proposal to its end; returns its summary, which ``result.json`` holds too.
 
@@ -43,6 +45,7 @@ def run_trial(
         tnets: where frozen T-Nets are shared.
         report: called with every epoch's metrics but the last's: a trial that reached its end cannot be stopped early.
         device: torch's name of the device.
+        workers: this process's place among data-parallel workers, each of whom calls this; the first writes.
 
     Returns:
         ``value`` (the study's metric at the best epoch), ``metrics``, ``epoch`` (the best), ``epochs`` (trained),
@@ -55,21 +58,29 @@ def run_trial(
     started = time.monotonic()
     config = plan.trial_config(dict(overrides))
     identity = student_identity(plan, config, config.seed)
-    found = _result(folder, identity)
+    workers = workers or Workers()
+    found = workers.agree(_result(folder, identity))
     if found is not None:
-        return found
-    write_yaml(folder / CONFIG, config.model_dump(mode="json", by_alias=True))
+        return dict(found)
+    if workers.rank == 0:
+        write_yaml(folder / CONFIG, config.model_dump(mode="json", by_alias=True))
 
     def forward_report(entry: dict[str, float]) -> None:
         if report and not entry["finished"]:
             report(entry)
 
     fitted = train_student(
-        plan, config, arrays, seed=config.seed, folder=folder, tnets=tnets, report=forward_report, device=device
+        plan,
+        config,
+        arrays,
+        seed=config.seed,
+        folder=folder,
+        tnets=tnets,
+        report=forward_report,
+        device=device,
+        workers=workers,
     )
     curves = pd.DataFrame(fitted.history)
-    write_atomic(folder / CURVES, lambda temporary: curves.to_parquet(temporary, index=False))
-    save_tensors(folder / BEST, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
     shares = {
         key.removeprefix("train/teacher/"): round(float(curves[key].mean()), 4)
         for key in curves.columns
@@ -88,10 +99,18 @@ def run_trial(
         "method": config.method.name,
         "teachers": shares,
     }
+    if workers.rank == 0:
+        _write(folder, fitted, curves, identity, summary)
+    return summary
+
+
+def _write(folder: Path, fitted: Fitted, curves: pd.DataFrame, identity: str, summary: dict[str, Any]) -> None:
+    write_atomic(folder / CURVES, lambda temporary: curves.to_parquet(temporary, index=False))
+    save_tensors(folder / BEST, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
+    # Last: whoever finds it finds the rest.
     write_json(folder / RESULT, {"identity": identity, **summary})
     # The training state has served its purpose, and a thousand trials would keep a thousand of them.
     (folder / LAST).unlink(missing_ok=True)
-    return summary
 
 
 def _result(folder: Path, identity: str) -> dict[str, Any] | None:

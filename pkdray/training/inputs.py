@@ -13,7 +13,10 @@ from pkdray.data.dataset import Dataset
 from pkdray.data.mapped import MappedArray
 from pkdray.data.normalisation import Standardizer
 from pkdray.embeddings import Arrays, Rows, TeacherEmbeddings
+from pkdray.training.feeding import INPUT
 from pkdray.training.loop import Batch
+from pkdray.training.nested import joined
+from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
 
 SEARCH_SPLITS = ("train", "val")
@@ -82,7 +85,7 @@ TEACHER_FIELDS = ("embedding", "prediction", "loss", "gamma")
 
 def input_name(modality: str) -> str:
     """The name of a modality's array."""
-    return f"input.{modality}"
+    return f"{INPUT}{modality}"
 
 
 def student_rows(
@@ -101,21 +104,21 @@ def inputs_of(batch: Batch, modalities: Iterable[str]) -> dict[str, Tensor]:
     return {name: batch[input_name(name)] for name in modalities}
 
 
-def forward_all(model: nn.Module, rows: Rows, modalities: Sequence[str], most: int = 4096) -> Any:
-    """What a model says of all rows, without gradients: some at a time, put together as if they were one batch."""
+def forward_all(
+    model: nn.Module, rows: Rows, modalities: Sequence[str], most: int = 4096, workers: Workers | None = None
+) -> Any:
+    """What a model says of all rows, without gradients: some at a time, put together as if they were one batch.
+
+    Several ``workers``, who must all call this, share the rows and get the whole answer each.
+    """
+    workers = workers or Workers()
+    names = [input_name(name) for name in modalities]
+    said = []
     with torch.no_grad():
-        return _joined([model(inputs_of(rows.take(chunk), modalities)) for chunk in rows.chunks(most)])
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    """Tensors, and dicts and named tuples of them, concatenated along the batch."""
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(parts))
-    if isinstance(first, Mapping):
-        return {name: _joined([part[name] for part in parts]) for name in first}
-    fields = [_joined(field) for field in zip(*parts, strict=True)]
-    return type(first)(*fields) if hasattr(first, "_fields") else tuple(fields)
+        for chunk in rows.chunks(most):
+            output = model(inputs_of(rows.take(workers.share(chunk), names), modalities))
+            said.append(workers.gather(output, len(chunk)))
+    return joined(said)
 
 
 def as_rows(values: Tensor, dims: int) -> Tensor:

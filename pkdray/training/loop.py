@@ -21,8 +21,11 @@ from torch import Tensor, nn
 from pkdray.config import TrainingConfig
 from pkdray.embeddings import Rows
 from pkdray.errors import CheckpointError, DatasetError, DivergedError
+from pkdray.models.encoder import Encoder
 from pkdray.training.checkpoints import load_tensors, pack_optimizer, save_tensors, unpack_optimizer
+from pkdray.training.feeding import batches
 from pkdray.training.metrics import Metric
+from pkdray.training.parallel import Network, Workers
 
 Batch: TypeAlias = dict[str, Tensor]
 Hparams: TypeAlias = Mapping[str, Tensor]
@@ -32,18 +35,6 @@ Report: TypeAlias = Callable[[dict[str, float]], None]
 
 LAST = "last.safetensors"
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Workers:
-    """This process's place among the data-parallel workers; the default is a worker alone.
-
-    Every worker takes its share of each global batch, so ``batch_size`` means the same however many there are.
-    """
-
-    rank: int = 0
-    size: int = 1
-    wrap: Callable[[nn.Module], nn.Module] = field(default=lambda module: module)
 
 
 @dataclass
@@ -74,6 +65,7 @@ def fit(
     folder: Path | None = None,
     report: Report | None = None,
     workers: Workers | None = None,
+    readers: int = 0,
 ) -> Fitted:
     """Train a model with early stopping, and leave it with the weights of its best epoch.
 
@@ -81,18 +73,19 @@ def fit(
         model: on the device of ``rows``.
         step: the pure training step; its parts are averaged over the epoch and logged as ``train/<part>``.
         rows: the training rows; a batch is one gathered copy.
-        config: epochs, batch size, optimizer, patience.
+        config: epochs, batch size, precision, optimizer, patience. An encoder's own ``learning_rate`` wins over its.
         metric: the validation metric that decides which epoch is best.
         validate: the model (in evaluation mode) to its validation metrics.
         hparams: hyperparameters of the step, as tensors on the model's device. Those that require a gradient are
             learned beside the model by the same optimizer, without weight decay: the step gets copies of them, which a
-            checkpoint keeps and the returned model does not. They take a worker alone.
+            checkpoint keeps and the returned model does not.
         seed: of order and dropout.
         identity: fingerprint of what is trained; a checkpoint of something else is not continued.
         folder: where ``last.safetensors`` is kept; a training found there is continued. None keeps nothing.
         report: called after every epoch with its metrics: ``epoch`` (from 1), ``train/loss``, the validation metrics
             and ``best``, the best value of ``metric`` so far.
-        workers: this process's place among data-parallel workers.
+        workers: this process's place among data-parallel workers: the losses are those of a worker alone.
+        readers: processes that read ahead what lies on disk.
 
     Raises:
         DatasetError: there are too few rows for a single batch.
@@ -101,28 +94,26 @@ def fit(
     """
     workers = workers or Workers()
     largest = min(len(rows), config.batch_size)
-    if largest < 2 * workers.size:
+    if largest < 2:
         raise DatasetError(
             f"{len(rows)} training row{'' if len(rows) == 1 else 's'} in batches of {config.batch_size} give no batch "
-            f"of two rows for each of the workers ({workers.size}).",
-            cure="Give the train split more samples, raise batch_size, or take fewer workers.",
+            "of two rows.",
+            cure="Give the train split more samples.",
         )
     learned = {name: value.detach().clone() for name, value in (hparams or {}).items() if value.requires_grad}
-    if learned and workers.size > 1:
-        raise ValueError(
-            f"{', '.join(learned)} cannot be learned by {workers.size} workers, whose copies would drift apart. "
-            "Take one worker."
-        )
     hparams = {**(hparams or {}), **{name: value.requires_grad_() for name, value in learned.items()}}
-    optimizer = _optimizer(model, learned, config)
-    state = _State.resume(folder, identity, model, learned, optimizer) if folder else _State()
-    forward = workers.wrap(model)
+    training = _Training(model, learned, _optimizer(model, learned, config), _scaler(rows.device, config))
+    state = _State.resume(folder, identity, training) if folder else _State()
+    network = Network(
+        model, device=rows.device, precision=config.precision, micro_batch=config.micro_batch, workers=workers
+    )
     while not state.finished and len(state.history) < config.epochs:
         epoch = len(state.history) + 1
         entry = {
             "epoch": float(epoch),
-            **_train_epoch(forward, step, rows, hparams, config, optimizer, seed, epoch, workers),
+            **_train_epoch(network, step, rows, hparams, config, training, seed, epoch, workers, readers),
         }
+        workers.settle(model, learned)
         model.eval()
         with torch.no_grad():
             entry |= validate(model)
@@ -133,7 +124,7 @@ def fit(
         state.history.append(entry)
         state.finished = epoch == config.epochs or epoch - state.best.get("epoch", 0) >= config.patience
         if folder and workers.rank == 0 and (state.finished or epoch % config.checkpoint_every == 0):
-            state.save(folder / LAST, identity, model, learned, optimizer)
+            state.save(folder / LAST, identity, training)
         if report:
             report({**entry, "finished": float(state.finished)})
     if not state.weights:
@@ -143,38 +134,51 @@ def fit(
     return Fitted(model, state.best, state.history)
 
 
+@dataclass(frozen=True)
+class _Training:
+    """What a training changes as it goes, and a checkpoint has to keep."""
+
+    model: nn.Module
+    learned: Hparams
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+    def descend(self, loss: Tensor, clip: float | None) -> None:
+        """One step of the optimizer; where the 16-bit gradients overflowed, it is left out and their scale lowered."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
 def _train_epoch(
-    forward: nn.Module,
+    network: Network,
     step: Step,
     rows: Rows,
     hparams: Hparams,
     config: TrainingConfig,
-    optimizer: torch.optim.Optimizer,
+    training: _Training,
     seed: int,
     epoch: int,
     workers: Workers,
+    readers: int,
 ) -> dict[str, float]:
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(derive_seed(seed, epoch))).to(rows.device)
     torch.manual_seed(derive_seed(seed, epoch, 1 + workers.rank))
-    forward.train()
+    network.module.train()
     totals: dict[str, Tensor] = {}
-    taken = 0
-    for indices in order.split(config.batch_size):
-        # Relations between rows need two of them; a last batch of one row waits for the next epoch's order.
-        if len(indices) < 2 * workers.size:
-            continue
-        batch = rows.take(indices[workers.rank :: workers.size])
-        loss, parts = step(forward, batch, hparams)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if config.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(forward.parameters(), config.gradient_clip)
-        optimizer.step()
-        taken += 1
+    # Relations between rows need two of them; a last batch of one row waits for the next epoch's order.
+    chosen = [indices for indices in order.split(config.batch_size) if len(indices) > 1]
+    for count, batch in batches(rows, chosen, workers, readers):
+        loss, parts = step(network.forward(count), batch, hparams)
+        training.descend(loss, config.gradient_clip)
         for name, value in {"loss": loss, **parts}.items():
             totals[name] = totals.get(name, torch.zeros((), device=loss.device)) + value.detach()
     # One transfer an epoch, after all of its steps were queued.
-    means = {f"train/{name}": float(total) / taken for name, total in totals.items()}
+    means = {f"train/{name}": float(total) / len(chosen) for name, total in totals.items()}
     if not np.isfinite(means["train/loss"]):
         raise DivergedError(
             f"The training loss became {means['train/loss']} in epoch {epoch}.",
@@ -189,7 +193,14 @@ def derive_seed(*parts: int) -> int:
 
 
 def _optimizer(model: nn.Module, learned: Hparams, config: TrainingConfig) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [{"params": [value for value in model.parameters() if value.requires_grad]}]
+    own: dict[Tensor, float] = {}
+    for module in model.modules():
+        if isinstance(module, Encoder) and module.learning_rate is not None:
+            own |= dict.fromkeys(module.parameters(), module.learning_rate)
+    trained = [value for value in model.parameters() if value.requires_grad]
+    groups: list[dict[str, Any]] = [{"params": [value for value in trained if value not in own]}]
+    for rate in sorted(set(own.values())):
+        groups.append({"params": [value for value in trained if own.get(value) == rate], "lr": rate})
     if learned:
         # Decay would draw them to 0, which is a value like any other to a hyperparameter.
         groups.append({"params": list(learned.values()), "weight_decay": 0.0})
@@ -197,6 +208,11 @@ def _optimizer(model: nn.Module, learned: Hparams, config: TrainingConfig) -> to
         return torch.optim.SGD(groups, config.learning_rate, momentum=0.9, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _scaler(device: str, config: TrainingConfig) -> torch.amp.GradScaler:
+    """Keeps small gradients from vanishing in float16, which has five bits of exponent; idle otherwise."""
+    return torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "float16")
 
 
 @dataclass
@@ -208,12 +224,10 @@ class _State:
     weights: dict[str, Tensor] = field(default_factory=dict)
     finished: bool = False
 
-    def save(
-        self, path: Path, identity: str, model: nn.Module, learned: Hparams, optimizer: torch.optim.Optimizer
-    ) -> None:
-        tensors, groups = pack_optimizer(optimizer)
-        tensors |= {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        tensors |= {f"hparams.{name}": tensor for name, tensor in learned.items()}
+    def save(self, path: Path, identity: str, training: _Training) -> None:
+        tensors, groups = pack_optimizer(training.optimizer)
+        tensors |= {f"model.{name}": tensor for name, tensor in training.model.state_dict().items()}
+        tensors |= {f"hparams.{name}": tensor for name, tensor in training.learned.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.weights.items()}
         meta = {
             "identity": identity,
@@ -221,18 +235,17 @@ class _State:
             "best": self.best,
             "finished": self.finished,
             "groups": groups,
+            "scaler": training.scaler.state_dict(),
         }
         save_tensors(path, tensors, meta)
 
     @classmethod
-    def resume(
-        cls, folder: Path, identity: str, model: nn.Module, learned: Hparams, optimizer: torch.optim.Optimizer
-    ) -> _State:
+    def resume(cls, folder: Path, identity: str, training: _Training) -> _State:
         path = folder / LAST
         if not path.exists():
             return cls()
         try:
-            tensors, meta = load_tensors(path, device=str(next(model.parameters()).device))
+            tensors, meta = load_tensors(path, device=str(next(training.model.parameters()).device))
         except CheckpointError as error:
             _LOG.warning("%s Training starts anew.", error.what)
             return cls()
@@ -240,11 +253,12 @@ class _State:
         if found != identity:
             _LOG.warning("%s belongs to another training (%s, not %s): starting anew.", path, found, identity)
             return cls()
-        model.load_state_dict(_part(tensors, "model."))
+        training.model.load_state_dict(_part(tensors, "model."))
         with torch.no_grad():
-            for name, value in learned.items():
+            for name, value in training.learned.items():
                 value.copy_(tensors[f"hparams.{name}"])
-        unpack_optimizer(optimizer, tensors, meta["groups"])
+        unpack_optimizer(training.optimizer, tensors, meta["groups"])
+        training.scaler.load_state_dict(meta["scaler"])
         return cls(meta["history"], meta["best"], _part(tensors, "best."), meta["finished"])
 
 

@@ -21,6 +21,7 @@ from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
 from pkdray.training.inputs import TEACHER_FIELDS, as_rows, forward_all, inputs_of, student_rows
 from pkdray.training.loop import Batch, Fitted, Forward, Hparams, Report, Step, derive_seed, fit
 from pkdray.training.metrics import Metric, evaluate
+from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
 
 _TNET_STREAM, _STUDENT_STREAM = 1, 2
@@ -39,6 +40,7 @@ def train_student(
     tnets: Path | None = None,
     report: Report | None = None,
     device: str = "cpu",
+    workers: Workers | None = None,
 ) -> Fitted:
     """Train one student as ``config`` says, on arrays that already hold what the frozen teachers said.
 
@@ -51,14 +53,16 @@ def train_student(
         tnets: a folder in which frozen T-Nets are shared between the trainings that would make the same one.
         report: called after every epoch.
         device: torch's name of the device.
+        workers: this process's place among data-parallel workers, each of whom calls this with the same arguments.
 
     Raises:
         DivergedError: the loss is no longer finite.
         StorageError: the folder cannot be written.
     """
+    workers = workers or Workers()
     teachers = plan.teachers_of(config)
     distils_features = uses_tnet(plan, config)
-    tnet = _tnet(plan, config, arrays, seed, tnets, device) if distils_features else None
+    tnet = _tnet(plan, config, arrays, seed, tnets, device, workers) if distils_features else None
     torch.manual_seed(derive_seed(seed, _STUDENT_STREAM))
     student = build_student(plan, config, tnet).to(device)
     joint = tnet is not None and config.student.tnet.training == "joint"
@@ -70,12 +74,14 @@ def train_student(
         train,
         config=config.training,
         metric=plan.metric,
-        validate=lambda model: scores(model, val, plan),
+        validate=lambda model: scores(model, val, plan, workers),
         hparams=hyperparameters(config.method, device),
         seed=seed,
         identity=student_identity(plan, config, seed),
         folder=folder,
         report=report,
+        workers=workers,
+        readers=config.resources.readers,
     )
 
 
@@ -151,16 +157,18 @@ def _named(part: str, teachers: list[str]) -> str:
     return f"teacher/{teachers[int(index)]}" if kind == "teacher" else part
 
 
-def predict_rows(model: nn.Module, rows: Rows, modalities: list[str], batch_size: int = 4096) -> Tensor:
+def predict_rows(
+    model: nn.Module, rows: Rows, modalities: list[str], batch_size: int = 4096, workers: Workers | None = None
+) -> Tensor:
     """Predictions of every row, [N, C] or [N, T, C], in evaluation mode."""
     model.eval()
-    prediction: Tensor = forward_all(model, rows, modalities, batch_size).prediction
+    prediction: Tensor = forward_all(model, rows, modalities, batch_size, workers).prediction
     return prediction
 
 
-def scores(model: nn.Module, rows: Rows, plan: Plan) -> dict[str, float]:
-    """Every metric of the task for a student on some rows."""
-    prediction = predict_rows(model, rows, plan.prevalent)
+def scores(model: nn.Module, rows: Rows, plan: Plan, workers: Workers | None = None) -> dict[str, float]:
+    """Every metric of the task for a student on some rows; several workers share the work and get the same metrics."""
+    prediction = predict_rows(model, rows, plan.prevalent, workers=workers)
     target = rows.column("target")
     target_dims = 0 if plan.info.task == "classification" else 1
     return evaluate(as_rows(prediction, 1), as_rows(target, target_dims), plan.info.task)
@@ -175,24 +183,34 @@ def _privileged_width(plan: Plan) -> int:
     )
 
 
-def _tnet(plan: Plan, config: Config, arrays: Mapping[str, Arrays], seed: int, tnets: Path | None, device: str) -> TNet:
+def _tnet(
+    plan: Plan,
+    config: Config,
+    arrays: Mapping[str, Arrays],
+    seed: int,
+    tnets: Path | None,
+    device: str,
+    workers: Workers,
+) -> TNet:
     torch.manual_seed(derive_seed(seed, _TNET_STREAM))
     tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, _privileged_width(plan)).to(device)
     if config.student.tnet.training == "joint":
         return tnet
     identity = tnet_identity(plan, config, seed)
     path = tnets / f"{identity}.safetensors" if tnets else None
-    if path and path.exists():
+    # Another trial may finish it at any moment; either all workers train it or none does.
+    if path and workers.agree(path.exists()):
         try:
             tensors, _ = load_tensors(path, device)
         except CheckpointError:
             # A cache entry is worth no interruption: train it again and replace it.
-            path.unlink(missing_ok=True)
+            if workers.rank == 0:
+                path.unlink(missing_ok=True)
         else:
             load_weights(tnet, tensors, path)
             return tnet
-    fitted = fit_tnet(plan, config, tnet, arrays, seed=seed, device=device)
-    if path:
+    fitted = fit_tnet(plan, config, tnet, arrays, seed=seed, device=device, workers=workers)
+    if path and workers.rank == 0:
         # Trials that start together may each train it; the seed makes their results the same, so the last write wins.
         save_tensors(path, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
     return tnet
@@ -205,7 +223,14 @@ def tnet_identity(plan: Plan, config: Config, seed: int) -> str:
 
 
 def fit_tnet(
-    plan: Plan, config: Config, tnet: TNet, arrays: Mapping[str, Arrays], *, seed: int, device: str = "cpu"
+    plan: Plan,
+    config: Config,
+    tnet: TNet,
+    arrays: Mapping[str, Arrays],
+    *,
+    seed: int,
+    device: str = "cpu",
+    workers: Workers | None = None,
 ) -> Fitted:
     """Regress the T-Net to the first teacher's privileged features (mean squared error, best epoch by validation)."""
     rows = {
@@ -217,9 +242,17 @@ def fit_tnet(
         return mse_loss(forward(inputs_of(batch, plan.prevalent)), batch["privileged"]), {}
 
     def validate(model: nn.Module) -> dict[str, float]:
-        hallucinated = forward_all(model, rows["val"], plan.prevalent)
+        hallucinated = forward_all(model, rows["val"], plan.prevalent, workers=workers)
         return {"mse": float(mse_loss(hallucinated, rows["val"].column("privileged")))}
 
     return fit(
-        tnet, step, rows["train"], config=config.student.tnet.fit, metric=TNET_METRIC, validate=validate, seed=seed
+        tnet,
+        step,
+        rows["train"],
+        config=config.student.tnet.fit,
+        metric=TNET_METRIC,
+        validate=validate,
+        seed=seed,
+        workers=workers,
+        readers=config.resources.readers,
     )

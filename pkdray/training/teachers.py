@@ -20,8 +20,9 @@ from pkdray.models.networks import Adapters, Teacher
 from pkdray.models.weights import no_pretrained_weights
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
 from pkdray.training.inputs import as_rows, forward_all, input_name, inputs_of
-from pkdray.training.loop import LAST, Batch, Fitted, Forward, Hparams, Report, Workers, derive_seed, fit
+from pkdray.training.loop import LAST, Batch, Fitted, Forward, Hparams, Report, derive_seed, fit
 from pkdray.training.metrics import evaluate
+from pkdray.training.parallel import Workers
 from pkdray.training.plan import Member, Plan
 from pkdray.training.pools import MODEL_FILE
 
@@ -72,7 +73,7 @@ def train_teacher(
         return _label_loss(plan, output.embedding, output.prediction, batch["target"]), {}
 
     def validate(model: nn.Module) -> dict[str, float]:
-        output, target = _whole(model, rows["val"], modalities)
+        output, target = _whole(model, rows["val"], modalities, workers)
         return _scores(plan, output.prediction, target)
 
     fitted = fit(
@@ -87,6 +88,7 @@ def train_teacher(
         folder=folder,
         report=report,
         workers=workers,
+        readers=plan.config.resources.readers,
     )
     if workers is None or workers.rank == 0:
         _write(folder, fitted, identity, plan, {"name": member.name, "modalities": modalities})
@@ -216,8 +218,8 @@ def _rows(arrays: Arrays, modalities: list[str], device: str) -> Rows:
     return Rows({name: arrays[name] for name in ["target", *map(input_name, modalities)]}, device)
 
 
-def _whole(model: nn.Module, rows: Rows, modalities: list[str]) -> tuple[Any, Tensor]:
-    return forward_all(model, rows, modalities), rows.column("target")
+def _whole(model: nn.Module, rows: Rows, modalities: list[str], workers: Workers | None = None) -> tuple[Any, Tensor]:
+    return forward_all(model, rows, modalities, workers=workers), rows.column("target")
 
 
 def _label_loss(plan: Plan, embedding: Tensor, prediction: Tensor, target: Tensor) -> Tensor:

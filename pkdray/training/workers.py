@@ -1,21 +1,19 @@
-"""The same loop under Ray Train: several teachers at once, each on as many data-parallel workers as asked for."""
+"""A whole pool on Ray: several teachers at once, each on as many data-parallel workers as asked for."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from pkdray.config import ResourcesConfig
 from pkdray.data.dataset import Dataset, open_dataset
-from pkdray.errors import PkdrayError, RunError
+from pkdray.errors import PkdrayError
+from pkdray.training.distributed import Team, run_on_workers
 from pkdray.training.embed import embed_pool
 from pkdray.training.inputs import split_arrays
-from pkdray.training.loop import Workers
+from pkdray.training.loop import Report
+from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
 from pkdray.training.teachers import load_teacher, train_adapters, train_teacher
@@ -43,20 +41,46 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
         return pool
     members = [member.name for member in plan.pool.values() if member.adapter_of is None]
     metrics = _train_all(plan, members, pool, on_teacher or (lambda _name, _metrics: None))
-    if any(member.adapter_of for member in plan.pool.values()):
-        metrics |= _align_adapters(plan, dataset, pool)
     shutil.rmtree(pool.path / _STORAGE, ignore_errors=True)
     pool.discard_tnets()
-    embed_pool(plan, dataset, pool)
+    metrics |= _recycle_and_embed(plan, dataset, pool)
     pool.write(plan, metrics)
     return pool
 
 
-def _align_adapters(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, float]]:
+def _recycle_and_embed(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, float]]:
+    """Align the adapters and write the embeddings: here, or where there is a GPU if teachers train on one."""
+    gpus = plan.config.resources.gpus_per_teacher_worker
+    if not gpus:
+        return _frozen_teachers(plan, dataset, pool, "cpu")
+    import ray
+
+    outcome = ray.get(ray.remote(num_gpus=gpus)(_frozen_teachers_or_fault).remote(plan, dataset, pool))
+    if isinstance(outcome, PkdrayError):
+        raise outcome
+    metrics: dict[str, dict[str, float]] = outcome
+    return metrics
+
+
+def _frozen_teachers_or_fault(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, float]] | PkdrayError:
+    try:
+        return _frozen_teachers(plan, dataset, pool, "cuda")
+    except PkdrayError as error:
+        return error
+
+
+def _frozen_teachers(plan: Plan, dataset: Dataset, pool: Pool, device: str) -> dict[str, dict[str, float]]:
+    recycles = any(member.adapter_of for member in plan.pool.values())
+    metrics = _align_adapters(plan, dataset, pool, device) if recycles else {}
+    embed_pool(plan, dataset, pool, device)
+    return metrics
+
+
+def _align_adapters(plan: Plan, dataset: Dataset, pool: Pool, device: str) -> dict[str, dict[str, float]]:
     first = plan.pool[plan.first_teacher]
     teacher = load_teacher(plan, first, pool.teacher(first.name))
     arrays = split_arrays(plan, dataset, first.modalities)
-    scores = train_adapters(plan, teacher, arrays, pool.adapters(first.name))
+    scores = train_adapters(plan, teacher, arrays, pool.adapters(first.name), device=device)
     return {
         name: {
             key.removeprefix(f"{member.modalities[0]}/"): value
@@ -89,68 +113,24 @@ def _train_all(plan: Plan, names: list[str], pool: Pool, on_teacher: OnTeacher) 
 
 
 def _launch(plan: Plan, name: str, pool: Pool) -> dict[str, float] | PkdrayError:
-    """Run one teacher's TorchTrainer; a fault that the user can mend is returned, not raised, to keep its wording."""
-    # Defaults that make a short training start in half the time (measured); a user's own settings win.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
+    """Train one teacher; a fault that the user can mend is returned, not raised, to keep its wording."""
     resources = plan.config.resources
-    storage = pool.path / _STORAGE
-    # Train continues a run that has the same name and storage, which is what our own checkpoints are for: start clean.
-    shutil.rmtree(storage / name, ignore_errors=True)
-    trainer = TorchTrainer(
-        _train_worker,
-        train_loop_config={"plan": plan, "name": name, "folder": pool.teacher(name)},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers_per_teacher,
-            use_gpu=resources.gpus_per_teacher_worker > 0,
-            resources_per_worker=_worker_resources(resources),
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=str(storage),
-            failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
-        ),
+    team = Team(
+        resources.workers_per_teacher, gpus=resources.gpus_per_teacher_worker, max_failures=resources.max_failures
     )
+    settings = {"plan": plan, "name": name, "folder": pool.teacher(name)}
     try:
-        outcome = trainer.fit().return_value
-    except ray.train.TrainingFailedError as error:
-        return RunError(f"Teacher {name} could not be trained: {error}.", cure="Run with -v to see the workers' logs.")
-    finally:
-        shutil.rmtree(storage / name, ignore_errors=True)
-    return outcome
-
-
-def _worker_resources(resources: ResourcesConfig) -> dict[str, float]:
-    wanted = {"CPU": 1.0}
-    if resources.gpus_per_teacher_worker:
-        wanted["GPU"] = resources.gpus_per_teacher_worker
-    return wanted
-
-
-def _train_worker(settings: dict[str, Any]) -> dict[str, float] | PkdrayError:
-    """What every worker of a teacher's TorchTrainer runs."""
-    import ray.train
-    from ray.train.torch import get_device, prepare_model
-
-    plan: Plan = settings["plan"]
-    member = plan.pool[settings["name"]]
-    context = ray.train.get_context()
-    size = context.get_world_size()
-    torch.set_num_threads(1)
-    wrap = (lambda model: prepare_model(model, move_to_device=False)) if size > 1 else (lambda model: model)
-    try:
-        dataset = open_dataset(plan.dataset_path)
-        return train_teacher(
-            plan,
-            member,
-            split_arrays(plan, dataset, member.modalities),
-            settings["folder"],
-            device=str(get_device()),
-            workers=Workers(context.get_world_rank(), size, wrap),
-        )
+        best: dict[str, float] = run_on_workers(_train_worker, settings, team, pool.path / _STORAGE, name)
     except PkdrayError as error:
         return error
+    return best
+
+
+def _train_worker(settings: dict[str, Any], workers: Workers, device: str, _report: Report) -> dict[str, float]:
+    """What every worker of a teacher runs."""
+    plan: Plan = settings["plan"]
+    member = plan.pool[settings["name"]]
+    # Its driver has verified every file of it.
+    dataset = open_dataset(plan.dataset_path, verify=False)
+    arrays = split_arrays(plan, dataset, member.modalities)
+    return train_teacher(plan, member, arrays, settings["folder"], device=device, workers=workers)

@@ -17,7 +17,7 @@ from pkdray.errors import CheckpointError, StorageError
 from pkdray.search.ledger import reason, summary
 from pkdray.search.run import POOLS, Run
 from pkdray.search.sweep import study_arrays, sweep
-from pkdray.search.trial import BEST, RESULT
+from pkdray.search.trial import BEST, CURVES, RESULT, run_trial
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
 
@@ -126,6 +126,48 @@ def test_a_diverging_trial_fails_with_its_reason_and_the_sweep_goes_on(
     table = pd.read_parquet(run.path / "trials.parquet")
     assert table.loc[table["state"] == "fail", "reason"].str.contains("nan").all()
     assert json.loads((run.best / "metrics.json").read_text())["trial"] == progress.best_number
+
+
+def test_trials_on_two_workers_are_those_of_one(
+    study: Callable[..., Plan], digits: Dataset, pools: Path, local_ray: None, tmp_path: Path
+) -> None:
+    # The second diverges, and the third hardly moves, so that ASHA stops it at its first rung.
+    plan = study(
+        {
+            "search.sampler": "grid",
+            "search.asha.grace_epochs": 1,
+            "training.optimizer": "sgd",
+            "training.epochs": 3,
+            "student.encoder.dropout": 0.0,
+            "student.tnet.dropout": 0.0,
+            "method.name": "mt-pkdot",
+            "resources.workers_per_trial": 2,
+            "search.space": {"training.learning_rate": {"choice": [0.02, 10.0, 1e-7]}},
+            "training.gradient_clip": None,
+            "training.weight_decay": 1.0,
+        }
+    )
+    pool = Pool.at(pools, plan)
+    shutil.copytree(pools, tmp_path / POOLS)
+    run = Run.create(tmp_path / "pair", plan)
+    progress = sweep(run, plan, digits, Pool.at(tmp_path / POOLS, plan))
+    by_rate = {trial.params["training.learning_rate"]: trial for trial in run.ledger().trials()}
+    assert progress.counts.finished == 3
+    assert {rate: trial.state.name for rate, trial in by_rate.items()} == {
+        0.02: "COMPLETE", 10.0: "FAIL", 1e-7: "PRUNED"
+    }  # fmt: skip
+    assert "The training loss became" in str(reason(by_rate[10.0]))
+    assert not list(run.path.rglob(".train*")), "Ray Train's own records are gone"
+    alone = run_trial(plan, {"training.learning_rate": 0.02}, study_arrays(plan, digits, pool), tmp_path / "alone")
+    result = json.loads((run.trial(by_rate[0.02].number) / RESULT).read_text())
+    assert result["value"] == pytest.approx(alone["value"], abs=1e-3)
+    found, expected = (
+        pd.read_parquet(folder / CURVES) for folder in (run.trial(by_rate[0.02].number), tmp_path / "alone")
+    )
+    assert list(found.columns) == list(expected.columns)
+    for name in ("train/loss", "train/task", "train/transport", "train/centroid"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4)
+    assert list(by_rate[0.02].intermediate_values) == [1, 2]
 
 
 def test_arrays_that_were_written_into_are_found_out(local_ray: None) -> None:

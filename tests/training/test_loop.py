@@ -15,9 +15,11 @@ from torch import nn
 from pkdray.config import TrainingConfig
 from pkdray.embeddings import Rows
 from pkdray.errors import DivergedError, PkdrayError
+from pkdray.models.encoder import Encoder
 from pkdray.training.checkpoints import load_tensors, save_tensors
-from pkdray.training.loop import LAST, Fitted, Workers, derive_seed, fit
+from pkdray.training.loop import LAST, Fitted, derive_seed, fit
 from pkdray.training.metrics import Metric
+from pkdray.training.parallel import Workers
 
 ERROR = Metric("error", "regression", "min", lambda prediction, target: (prediction - target).square().mean())
 SCORE = Metric("score", "regression", "max", ERROR.of)
@@ -162,11 +164,6 @@ def test_learned_hyperparameters_are_continued_with_the_model(tmp_path: Path, op
     if stop > 3:
         assert "hparams.s" in load_tensors(tmp_path / LAST)[0]
         assert "hparams.fixed" not in load_tensors(tmp_path / LAST)[0]
-
-
-def test_hyperparameters_are_not_learned_by_several_workers():
-    with pytest.raises(ValueError, match="s cannot be learned by 2 workers"):
-        train(step=learning, hparams=to_learn(), workers=Workers(0, 2))
 
 
 def test_interrupted_twice_and_while_the_best_epoch_is_long_past(tmp_path: Path):
@@ -320,34 +317,51 @@ def test_a_last_batch_of_one_row_is_left_out(count, sizes):
     assert seen[: len(sizes)] != seen[len(sizes) :]
 
 
-def test_two_workers_take_disjoint_halves_of_each_global_batch():
-    alone: list[list[int]] = []
-    train(step=collecting(alone), config={"epochs": 2})
-    halves: list[list[list[int]]] = [[], []]
-    for rank in (0, 1):
-        train(step=collecting(halves[rank]), config={"epochs": 2}, workers=Workers(rank, 2))
-    assert len(alone) == len(halves[0]) == len(halves[1]) == 8
-    for whole, first, second in zip(alone, *halves, strict=True):
-        assert not set(first) & set(second)
-        assert sorted(first + second) == sorted(whole)
-        assert abs(len(first) - len(second)) <= 1
+@pytest.fixture
+def alone_in_a_group(tmp_path: Path):
+    """A process group of this process alone, for what needs one to be there."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
 
 
-def test_every_worker_of_a_batch_has_two_rows_or_none():
-    for size in (2, 3):
-        for rank in range(size):
-            seen: list[list[int]] = []
-            train(step=collecting(seen), rows=rows(23), config={"epochs": 1}, workers=Workers(rank, size))
-            # 23 = 9 + 9 + 5: three workers cannot share five rows in twos.
-            assert len(seen) == (3 if size == 2 else 2)
-            assert all(len(batch) >= 2 for batch in seen)
-
-
+@pytest.mark.usefixtures("alone_in_a_group")
 def test_only_the_first_worker_writes(tmp_path: Path):
-    train(folder=tmp_path, workers=Workers(1, 2))
-    assert list(tmp_path.iterdir()) == []
-    train(folder=tmp_path, workers=Workers(0, 2))
-    assert [path.name for path in tmp_path.iterdir()] == [LAST]
+    for rank, names in ((1, []), (0, [LAST])):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        train(folder=folder, workers=Workers(rank))
+        assert [path.name for path in folder.iterdir()] == names
+
+
+def test_an_encoder_has_its_own_learning_rate():
+    class Quick(Encoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 11)
+            self.learning_rate = 0.5
+
+        def forward(self, values):
+            return self.layer(values)
+
+    def model(rate: float | None) -> nn.Module:
+        torch.manual_seed(9)
+        encoder = Quick()
+        encoder.learning_rate = rate
+        return nn.Sequential(encoder, nn.ReLU(), nn.Linear(11, 2))
+
+    config = {"optimizer": "sgd", "learning_rate": 0.01, "epochs": 1, "batch_size": 37}
+
+    def moved(rate: float | None) -> dict[str, torch.Tensor]:
+        start = {name: value.clone() for name, value in model(rate).state_dict().items()}
+        fitted = train(model(rate), config=config)
+        return {name: value - start[name] for name, value in fitted.model.state_dict().items()}
+
+    plain, own = moved(None), moved(0.04)
+    for name, step_taken in plain.items():
+        # One step of SGD: proportional to its learning rate.
+        torch.testing.assert_close(own[name], (4 if name.startswith("0.") else 1) * step_taken, rtol=1e-3, atol=1e-6)
+    assert plain["0.layer.weight"].abs().max() > 1e-4
 
 
 def test_the_step_gets_the_wrapped_model_and_the_result_is_the_bare_one():
@@ -373,12 +387,8 @@ def test_the_step_gets_the_wrapped_model_and_the_result_is_the_bare_one():
 
 
 def test_too_few_rows_for_a_single_batch_are_told():
-    with pytest.raises(PkdrayError, match="1 training row"):
+    with pytest.raises(PkdrayError, match=r"1 training row in batches of 9 give no batch of two rows"):
         train(rows=rows(1))
-    with pytest.raises(PkdrayError, match=r"3 training rows .* each of the workers \(2\)"):
-        train(rows=rows(3), workers=Workers(0, 2))
-    with pytest.raises(PkdrayError, match="in batches of 3 give no batch"):
-        train(config={"batch_size": 3}, workers=Workers(1, 2))
 
 
 def test_hyperparameters_reach_the_step_as_they_are():
