@@ -220,4 +220,4 @@ def test_a_tnet_learns_from_every_frame(unevenly, plan, taught, student_arrays):
     output = fitted.model({"face": batch["input.face"]})
     _, parts = step(fitted.model, batch, {})
     every = np.square(output.hallucinated.detach().numpy() - batch["privileged"].numpy()).mean()
-    assert float(parts["tnet"]) == pytest.approx(every, rel=1e-4)
+    assert float(parts["tnet"].detach()) == pytest.approx(every, rel=1e-4)
