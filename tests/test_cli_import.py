@@ -201,7 +201,8 @@ def test_a_kill_in_the_middle_costs_at_most_one_sample(sets: Path, tmp_path: Pat
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     samples = tmp_path / "out.partial" / "samples"
     deadline = time.monotonic() + 60
-    while len(list(samples.rglob("*-*.npz"))) < 2 and time.monotonic() < deadline:
+    # A file that is still being written begins with a dot.
+    while len(list(samples.rglob("[0-9]*.npz"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.wait()
