@@ -6,7 +6,7 @@ is moved back to end at the last frame, so that it overlaps the one before but h
 A clip that starts before the video (of fewer than 32 frames, or with a ``stride`` below 32) has padding at its front,
 as frame number 0.
 
-Windows. 16 clips in a row are the window of 512 frames of the published work, a sample with a label a clip. A video's
+Windows. 16 clips in a row are the window of 512 frames of the published work: a sample with a label a clip. A video's
 last window is moved back like its last clip, and a video of too few clips repeats its first one in front. A clip that
 comes again has no label there (NaN, mask False), so that no label counts twice.
 
@@ -47,6 +47,8 @@ TARGETS = ("valence", "arousal")
 INVALID = -5.0
 CLIP_FRAMES = 32
 CLIP_STEP = 4
+WINDOW_CLIPS = 16
+"""Clips of a window in the published work."""
 FACE_SIZE = (112, 112)
 """Height and width of a cropped face (pixels)."""
 
@@ -94,7 +96,9 @@ def scan(
     """
     root = check_root(root)
     if window < 1:
-        raise DatasetError(f"window is {window} clips.", cure="Choose 16, as published, or 1 for a sample a clip.")
+        raise DatasetError(
+            f"window is {window} clips.", cure=f"Choose {WINDOW_CLIPS}, as published, or 1 for a sample a clip."
+        )
     if not modalities or any(one not in ("faces", "audio") for one in modalities):
         raise DatasetError(f"modalities are {list(modalities)}.", cure="Choose faces, audio or both of them.")
     if stride < 1 or (window > 1 and stride != CLIP_FRAMES):
