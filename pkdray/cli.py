@@ -160,7 +160,12 @@ def import_affwild2(
     src: Recordings,
     dest: Dest,
     protocol: ProtocolName = None,
-    stride: Annotated[int, typer.Option(min=1, help="Frames from one clip to the next; 1 gives each frame one.")] = 32,
+    window: Annotated[
+        int, typer.Option(min=1, help="Clips of 32 frames a sample, with a label each; 1 makes every clip a sample.")
+    ] = 16,
+    stride: Annotated[
+        int, typer.Option(min=1, help="With --window 1: frames from one clip to the next; 1 gives each frame one.")
+    ] = 32,
     modality: Modalities = None,
     gaps: Gaps = "retain",
     limit: Limit = None,
@@ -177,7 +182,7 @@ def import_affwild2(
         dest,
         Console(as_json=json),
         modalities=modality or [],
-        scanning={"stride": stride},
+        scanning={"window": window, "stride": stride},
         making={"gaps": gaps},
         protocol=protocol,
         seed=seed,

@@ -36,7 +36,8 @@ class TeacherEmbeddings:
     """What one frozen teacher says of N samples; float32 throughout.
 
     * ``embedding`` [N, D] or [N, T, D], ``prediction`` [N, C] (logits or targets) or [N, T, C]
-    * ``loss`` [N] or [N, T]: the teacher's task loss of the sample; NaN on the test split, whose labels stay closed
+    * ``loss`` [N] or [N, T]: the teacher's task loss of the sample; NaN on the test split, whose labels stay closed,
+      and on frames without a label
     * ``gamma`` [N] or [N, T]: the negative-transfer measure of the sample's sequence, see `losses.gate`; NaN on test
     * ``privileged`` [N, P] or [N, T, P]: features of the modalities that the student lacks; P may be 0
     """

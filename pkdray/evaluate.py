@@ -21,7 +21,7 @@ from pkdray.search.results import load_student, trial_overrides, write_best, wri
 from pkdray.search.run import Run
 from pkdray.search.sweep import TRAIN, study_arrays, team_of
 from pkdray.training.distributed import run_on_workers
-from pkdray.training.inputs import as_rows, split_arrays, student_rows
+from pkdray.training.inputs import labelled_rows, split_arrays, student_rows
 from pkdray.training.loop import Report
 from pkdray.training.metrics import evaluate as evaluate_metrics
 from pkdray.training.parallel import Workers
@@ -252,14 +252,11 @@ def _exported(run: Run, plan: Plan, dataset: Dataset, number: int) -> Scores:
 
 def _teacher(plan: Plan, dataset: Dataset, pool: Pool) -> Scores:
     result = {}
-    dims = 0 if plan.info.task == "classification" else 1
     for name, split in (("validation", "val"), ("test", "test")):
         rows = dataset.rows(split, plan.config.dataset.fold)
         said = pool.load_embeddings(plan, dataset.samples["sample_id"].iloc[rows].tolist())[plan.first_teacher]
-        target = torch.as_tensor(dataset.targets()[rows])
-        result[name] = evaluate_metrics(
-            as_rows(torch.as_tensor(said.prediction), 1), as_rows(target, dims), plan.info.task
-        )
+        target, labelled = labelled_rows(plan.info, torch.as_tensor(dataset.targets()[rows]))
+        result[name] = evaluate_metrics(labelled(torch.as_tensor(said.prediction), 1), target, plan.info.task)
     return result
 
 

@@ -89,6 +89,7 @@ def import_recordings(
         *report.lines,
         f"To make: {len(plan.scan.recordings)} samples of "
         + ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+        + (f", {plan.scan.unlabelled} of their frames without a label" if plan.scan.unlabelled else "")
         + f", with up to {plan.bytes / 1e9:.2f} GB of disk meanwhile.",
     ]
     about = {
@@ -98,6 +99,7 @@ def import_recordings(
         "findings": [vars(finding) for finding in plan.scan.findings],
         "modalities": shapes,
         "to_make": len(plan.scan.recordings),
+        "unlabelled": plan.scan.unlabelled,
         "bytes": plan.bytes,
     }
     if dry_run:

@@ -74,7 +74,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("--every", "25"),
             {"face": [75, 112, 112, 3], "emg": [127, 65], "ecg": [127, 65], "gsr": [127, 65]},
         ),
-        ("affwild2", (), {"face": [8, 112, 112, 3], "voice": [107, 64]}),
+        ("affwild2", (), {"face": [16, 8, 112, 112, 3], "voice": [16, 107, 64, 1]}),
+        ("affwild2", ("--window", "1", "--gaps", "black"), {"face": [8, 112, 112, 3], "voice": [107, 64]}),
         (
             "recola",
             ("--every", "25"),
@@ -98,7 +99,7 @@ def test_each_set_is_imported_by_one_command(
 
 
 def test_what_was_left_out_is_said_at_the_end(pkdray: Callable[..., Said], sets: Path, tmp_path: Path) -> None:
-    said = pkdray("data", "import", "affwild2", str(sets / "affwild2"), "out")
+    said = pkdray("data", "import", "affwild2", str(sets / "affwild2"), "out", "--window", "1")
     assert said.code == 0, said.err
     assert said.out.startswith("left out: 1 samples that could not be made: 'video9-00032'. The first: No face was")
     assert "What became of each sample is in out.report.csv." in said.out
@@ -117,6 +118,14 @@ def test_a_dry_run_writes_nothing(pkdray: Callable[..., Said], sets: Path, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_says_how_many_frames_have_no_label(pkdray: Callable[..., Said], sets: Path, tmp_path: Path) -> None:
+    arguments = ("data", "import", "affwild2", str(sets / "affwild2"), "out", "--dry-run", "--window", "3")
+    said = pkdray(*arguments)
+    # Three videos of two clips each, in windows of three.
+    assert "voice [3, 107, 64, 1], 3 of their frames without a label, with up to" in said.out
+    assert json.loads(pkdray(*arguments, "--json").out)["unlabelled"] == 3
+
+
 def test_a_limit_makes_a_small_dataset(pkdray: Callable[..., Said], sets: Path, tmp_path: Path) -> None:
     base = ("data", "import", "biovid", str(sets / "biovid"), "out", "--modality", "gsr")
     said = pkdray(*base, "--limit", "6", "--protocol", "5-fold")
@@ -130,6 +139,7 @@ def test_a_limit_makes_a_small_dataset(pkdray: Callable[..., Said], sets: Path, 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
+        (("affwild2", "{sets}/affwild2", "out", "--stride", "1"), ("stride is 1 with windows of 16", "a window of 1")),
         (("biovid", "{sets}", "out"), ("is not a root of BioVid", "it holds affwild2/, biovid/", "Perhaps you mean")),
         (("affwild2", "{sets}/nowhere", "out"), ("nowhere does not exist", "Give the folder")),
         (("recola", "{sets}/biovid", "out"), ("is not a root of RECOLA", "ratings_gold_standard")),
@@ -191,7 +201,8 @@ def test_a_kill_in_the_middle_costs_at_most_one_sample(sets: Path, tmp_path: Pat
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     samples = tmp_path / "out.partial" / "samples"
     deadline = time.monotonic() + 60
-    while len(list(samples.rglob("*-*.npz"))) < 2 and time.monotonic() < deadline:
+    # A file that is still being written begins with a dot.
+    while len(list(samples.rglob("[0-9]*.npz"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.wait()

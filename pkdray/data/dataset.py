@@ -158,7 +158,8 @@ class Dataset:
 
         Returns:
             Classification: int64 indices into ``info.classes``, [N] or, one a frame, [N, T].
-            Regression: float32 [N, n] or [N, T, n] with n = len(info.targets).
+            Regression: float32 [N, n] or [N, T, n] with n = len(info.targets); with ``info.missing_targets`` a frame
+            without a label has NaN in at least one of them.
         """
         columns = [validation.target_values(self.info, self._samples, name) for name in self.info.target_columns]
         if self.info.task == "classification":

@@ -22,7 +22,9 @@ class Modality(BaseModel):
 
     Args:
         kind: ``features``, one array of float32 a sample, or ``images``, one sequence of uint8 RGB images.
-        shape: ``(d,)`` for one vector a sample or ``(T, d)`` for a sequence of T frames; ``(T, H, W, 3)`` for images.
+        shape: features are ``(d,)``, one vector a sample; ``(T, d)``, a sequence of T frames; or ``(T, H, W, 1)``, a
+            sequence of T pictures of one channel, such as spectrograms. Images are ``(T, H, W, 3)`` or, a sequence of L
+            clips of F images each, ``(L, F, H, W, 3)``.
         rate: frames a second (Hz) of a sequence, where known.
 
     Example:
@@ -31,25 +33,28 @@ class Modality(BaseModel):
         (25, 7, 175)
         >>> Modality(kind="images", shape=(75, 112, 112, 3), rate=25).frames
         75
+        >>> Modality(kind="images", shape=(16, 8, 112, 112, 3)).frames
+        16
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["features", "images"] = "features"
-    shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=4)
+    shape: tuple[PositiveInt, ...] = Field(min_length=1, max_length=5)
     rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _shape_of_its_kind(self) -> Self:
-        if self.kind == "features" and len(self.shape) > 2:
-            raise ValueError(f"features have a shape of [d] or [T, d], not {list(self.shape)}")
-        if self.kind == "images" and (len(self.shape) != 4 or self.shape[-1] != 3):
-            raise ValueError(f"images have a shape of [T, H, W, 3], not {list(self.shape)}")
+        axes, channels = len(self.shape), self.shape[-1]
+        if self.kind == "features" and axes > 2 and (axes != 4 or channels != 1):
+            raise ValueError(f"features have a shape of [d], [T, d] or [T, H, W, 1], not {list(self.shape)}")
+        if self.kind == "images" and (axes not in (4, 5) or channels != 3):
+            raise ValueError(f"images have a shape of [T, H, W, 3] or [L, F, H, W, 3], not {list(self.shape)}")
         return self
 
     @property
     def frames(self) -> int | None:
-        """T of a sequence, None for one vector a sample."""
+        """T of a sequence, L of a sequence of clips, None for one vector a sample."""
         return self.shape[0] if len(self.shape) > 1 else None
 
     @property
@@ -59,12 +64,12 @@ class Modality(BaseModel):
 
     @property
     def channels(self) -> int:
-        """The number of features d of a vector or a frame."""
+        """The number of features d of a vector or a frame, or of a picture's channels."""
         return self.shape[-1]
 
     @property
     def size(self) -> int:
-        """Numbers a sample: d, T * d or T * H * W * 3."""
+        """Numbers a sample: the product of its shape."""
         return math.prod(self.shape)
 
 
@@ -78,6 +83,8 @@ class DatasetInfo(BaseModel):
         targets: names of the targets, e.g. ``["valence", "arousal"]``.
         classes: names of the classes, for classification.
         target_frames: T where each sample has T targets, one a frame; None for one target a sample.
+        missing_targets: whether some frames have no label: NaN in any of their targets. Only regression with
+            ``target_frames`` may; every sample keeps a labelled frame. Losses and metrics leave such frames out.
         modalities: by name.
         source: where the recordings come from.
         licence: what one may do with them.
@@ -95,6 +102,7 @@ class DatasetInfo(BaseModel):
     targets: tuple[_Name, ...] = Field(default=("target",), min_length=1)
     classes: tuple[str, ...] = ()
     target_frames: PositiveInt | None = None
+    missing_targets: bool = False
     modalities: dict[_Name, Modality] = Field(default_factory=dict)
     source: str = ""
     licence: str = ""
@@ -119,6 +127,8 @@ class DatasetInfo(BaseModel):
                 raise ValueError(f"classes {list(self.classes)} name one class twice")
         elif self.classes:
             raise ValueError(f"regression has no classes, but {list(self.classes)} are given")
+        if self.missing_targets and (self.task != "regression" or self.target_frames is None):
+            raise ValueError("missing_targets are for regression with target_frames: a sample has a label, or is none")
         return self
 
     @property
@@ -146,7 +156,11 @@ class DatasetInfo(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for YAML or JSON; what is not known is left out."""
-        return self.model_dump(mode="json", exclude_none=True)
+        said = self.model_dump(mode="json", exclude_none=True)
+        if not self.missing_targets:
+            # Datasets without such frames keep the fingerprint that they had before there were any.
+            del said["missing_targets"]
+        return said
 
     def computed_fingerprint(self) -> str:
         """The fingerprint of everything that is said here, the checksums of the files included; no path enters it."""

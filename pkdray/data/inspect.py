@@ -12,7 +12,8 @@ from pkdray.data.dataset import SPLITS, Dataset
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Describe a dataset: its origin, its size, its splits and its modalities, as plain JSON-able values.
 
-    Splits carry counts per class, or mean, std, min and max per target; modalities their shape, rate (Hz or None) and
+    Splits carry counts per class, or mean, std, min and max per target and, where frames may lack a label, how many do
+    (these count in none of the former); modalities their shape, rate (Hz or None) and
     range of values. ``bytes`` is the size of the folder.
 
     Raises:
@@ -76,7 +77,9 @@ def _targets(dataset: Dataset, targets: np.ndarray) -> dict[str, Any]:
         counts = np.bincount(targets.reshape(-1), minlength=len(info.classes))
         return {"classes": dict(zip(info.classes, counts.tolist(), strict=True))}
     numbers = targets.reshape(-1, len(info.targets)).astype(np.float64)
+    labelled = np.isfinite(numbers).all(axis=1)
     return {
+        **({"frames": len(numbers), "unlabelled": int((~labelled).sum())} if info.missing_targets else {}),
         "targets": {
             name: {
                 "mean": float(column.mean()),
@@ -84,6 +87,6 @@ def _targets(dataset: Dataset, targets: np.ndarray) -> dict[str, Any]:
                 "min": float(column.min()),
                 "max": float(column.max()),
             }
-            for name, column in zip(info.targets, numbers.T, strict=True)
-        }
+            for name, column in zip(info.targets, numbers[labelled].T, strict=True)
+        },
     }

@@ -30,7 +30,7 @@ class MappedArray:
         >>> path = Path(tempfile.mkdtemp()) / "faces.npy"
         >>> write_mapped(path, np.arange(10, dtype=np.uint8).reshape(5, 2))
         >>> faces = MappedArray.open(path)[np.array([4, 0, 2])]
-        >>> faces.shape, faces[np.array([0])][:].tolist()
+        >>> faces.shape, faces[np.array([0])].gather().tolist()
         ((3, 2), [[8, 9]])
     """
 

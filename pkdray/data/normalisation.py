@@ -32,12 +32,13 @@ class Standardizer:
 
     @classmethod
     def fit(cls, values: np.ndarray, rows: np.ndarray | None = None) -> Self:
-        """Measure mean and (population) standard deviation per channel, over samples and frames.
+        """Measure mean and (population) standard deviation per channel, over all other axes.
 
         A channel that is constant to float32's precision gets std 1, so that it becomes 0 and not noise.
 
         Args:
-            values: [N, d] or [N, T, d], finite.
+            values: [N, ..., d], finite. Pictures of one channel, [N, T, H, W, 1], have d = 1: one mean and one
+                deviation of all their values.
             rows: the training rows; None for all.
 
         Raises:

@@ -54,7 +54,7 @@ def write_features(path: Path, sample_ids: Sequence[str], values: np.ndarray, *,
     Args:
         path: the file to write, atomically.
         sample_ids: N names.
-        values: [N, d] or [N, T, d], any real dtype.
+        values: [N, *shape], any real dtype.
         level: zstd's compression level, 1 to 22.
 
     Raises:

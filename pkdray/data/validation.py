@@ -1,4 +1,7 @@
-"""What must hold for a dataset: unique aligned ids, finite numbers, valid targets, and splits that do not leak."""
+"""What must hold for a dataset: unique aligned ids, finite numbers, valid targets, and splits that do not leak.
+
+A frame without a label has NaN for a target, where the dataset says that it has such frames (``missing_targets``).
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,7 @@ def check_features(
 
 
 def check_images(name: str, values: np.ndarray | MappedArray, modality: Modality, count: int, faults: Faults) -> None:
-    """Note images that are not uint8 [N, T, H, W, 3] of the samples' N; their rows are in the samples' order.
+    """Note images that are not uint8 [N, *shape] of the samples' N; their rows are in the samples' order.
 
     Args:
         name: the modality.
@@ -190,6 +193,9 @@ def _check_targets(info: DatasetInfo, samples: pd.DataFrame, faults: Faults) -> 
         if info.task == "classification":
             wrong = (values < 0) | (values >= len(info.classes))
             what = f"outside the {len(info.classes)} classes, 0 to {len(info.classes) - 1}"
+        elif info.missing_targets:
+            wrong = np.isinf(values)
+            what = "infinite"
         else:
             wrong = ~np.isfinite(values)
             what = "NaN or infinite"
@@ -201,7 +207,20 @@ def _check_targets(info: DatasetInfo, samples: pd.DataFrame, faults: Faults) -> 
                 "Correct them or remove these samples.",
             )
             valid = False
+    if valid and info.missing_targets:
+        _check_labelled(info, samples, faults)
     return valid
+
+
+def _check_labelled(info: DatasetInfo, samples: pd.DataFrame, faults: Faults) -> None:
+    columns = [np.isfinite(target_values(info, samples, column)) for column in info.target_columns]
+    empty = ~np.all(columns, axis=0).any(axis=1)
+    if empty.any():
+        faults.add(
+            f"{int(empty.sum())} samples have no frame with a label, all of its targets finite: "
+            f"{some(samples['sample_id'].to_numpy()[empty])}.",
+            "Remove these samples.",
+        )
 
 
 def _check_splits(info: DatasetInfo, samples: pd.DataFrame, faults: Faults, *, targets_valid: bool) -> None:

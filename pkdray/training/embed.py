@@ -13,7 +13,7 @@ from pkdray.data.dataset import Dataset
 from pkdray.embeddings import Arrays, Rows, TeacherEmbeddings, write_embeddings
 from pkdray.losses import ccc, classification_gamma, sequence_gamma
 from pkdray.models.networks import privileged_features
-from pkdray.training.inputs import as_rows, fit_standardizers, input_name, inputs_of, standardised
+from pkdray.training.inputs import as_rows, fit_standardizers, input_name, inputs_of, labelled_rows, standardised
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
 from pkdray.training.teachers import load_adapters, load_teacher
@@ -26,7 +26,8 @@ def embed_pool(plan: Plan, dataset: Dataset, pool: Pool, device: str = "cpu") ->
     """Write every member's embeddings of every sample of the dataset to ``<pool>/embeddings``.
 
     Predictions and embeddings need no labels and are written for all splits; losses and gammas are written for train
-    and val alone, because the labels of the test split are opened by `evaluate` and by nothing before it.
+    and val alone, because the labels of the test split are opened by `evaluate` and by nothing before it. A frame
+    without a label has a NaN for its loss, and the gamma of its sequence, which is that of the labelled frames.
 
     Raises:
         CheckpointError: a teacher is missing or damaged.
@@ -81,10 +82,12 @@ def _judged(
             loss[rows] = losses.reshape(said.shape[:-1]).numpy()
             gamma[rows] = classification_gamma(losses).reshape(said.shape[:-1]).numpy()
         else:
+            # A frame without a label in one of the targets has no loss: NaN in their mean.
             loss[rows] = ((said - target) ** 2).mean(dim=-1).numpy()
             for sequence in np.unique(sequences[rows]):
                 inside = sequences[rows] == sequence
                 mask = torch.from_numpy(inside)
-                concordance = ccc(as_rows(said[mask], 1), as_rows(target[mask], 1)).mean()
+                labels, labelled = labelled_rows(plan.info, target[mask])
+                concordance = ccc(labelled(said[mask], 1), labels).mean()
                 gamma[rows[inside]] = float(sequence_gamma(concordance))
     return TeacherEmbeddings(embedding, prediction, loss, gamma, privileged)

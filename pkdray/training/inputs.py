@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pkdray.data.dataset import Dataset
+from pkdray.data.dataset import Dataset, DatasetInfo
 from pkdray.data.mapped import MappedArray
 from pkdray.data.normalisation import Standardizer
 from pkdray.embeddings import Arrays, Rows, TeacherEmbeddings
@@ -119,6 +119,30 @@ def forward_all(
             output = model(inputs_of(rows.take(workers.share(chunk), names), modalities))
             said.append(workers.gather(output, len(chunk)))
     return joined(said)
+
+
+def labelled_rows(info: DatasetInfo, target: Tensor) -> tuple[Tensor, Callable[[Tensor, int], Tensor]]:
+    """The targets as rows, and an `as_rows` that gives those very rows of any other array of the same samples.
+
+    Where frames may lack a label (``info.missing_targets``), these are the rows whose targets are all finite: the
+    others take part in no loss and in no metric. Elsewhere they are all rows, so that shapes do not depend on data and
+    a step can be stacked under ``torch.func.vmap``.
+
+    Args:
+        info: of the dataset.
+        target: class indices [B] or [B, T], or numbers [B, n] or [B, T, n].
+
+    Example:
+        >>> info = DatasetInfo(name="x", task="regression", target_frames=3, missing_targets=True)
+        >>> target, rows = labelled_rows(info, torch.tensor([[[0.5], [torch.nan], [0.7]]]))
+        >>> target.tolist(), rows(torch.tensor([[[1.0], [2.0], [3.0]]]), 1).tolist()
+        ([[0.5], [0.699999988079071]], [[1.0], [3.0]])
+    """
+    targets = as_rows(target, 0 if info.task == "classification" else 1)
+    if not info.missing_targets:
+        return targets, as_rows
+    labelled = targets.isfinite().all(dim=-1)
+    return targets[labelled], lambda values, dims: as_rows(values, dims)[labelled]
 
 
 def as_rows(values: Tensor, dims: int) -> Tensor:

@@ -18,7 +18,7 @@ from pkdray.models.networks import Student, build_tnet
 from pkdray.models.tnet import TNet
 from pkdray.models.weights import no_pretrained_weights
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
-from pkdray.training.inputs import TEACHER_FIELDS, as_rows, forward_all, inputs_of, student_rows
+from pkdray.training.inputs import TEACHER_FIELDS, forward_all, inputs_of, labelled_rows, student_rows
 from pkdray.training.loop import Batch, Fitted, Forward, Hparams, Report, Step, derive_seed, fit
 from pkdray.training.metrics import Metric, evaluate
 from pkdray.training.parallel import Workers
@@ -124,25 +124,24 @@ def student_step(plan: Plan, config: Config) -> Step:
     teachers = plan.teachers_of(config)
     objective = build_objective(config.method, plan.info.task, plan.task_loss)
     joint = uses_tnet(plan, config) and config.student.tnet.training == "joint"
-    target_dims = 0 if plan.info.task == "classification" else 1
 
     def step(forward: Forward, batch: Batch, hparams: Hparams) -> tuple[Tensor, dict[str, Tensor]]:
         output = forward(inputs_of(batch, plan.prevalent))
-        student = StudentRows(
-            as_rows(output.embedding, 1), as_rows(output.prediction, 1), as_rows(batch["target"], target_dims)
-        )
+        target, rows = labelled_rows(plan.info, batch["target"])
+        student = StudentRows(rows(output.embedding, 1), rows(output.prediction, 1), target)
         pool = None
         if teachers:
             dims = {"embedding": 1, "prediction": 1, "loss": 0, "gamma": 0}
             pool = TeacherRows(
                 *(
-                    torch.stack([as_rows(batch[f"{name}.{field}"], dims[field]) for name in teachers])
+                    torch.stack([rows(batch[f"{name}.{field}"], dims[field]) for name in teachers])
                     for field in TEACHER_FIELDS
                 )
             )
         loss, parts = objective(student, pool, hparams)
         parts = {_named(part, teachers): value for part, value in parts.items()}
         if joint:
+            # What the teacher's features are needs no label, so every frame teaches the T-Net.
             regression = mse_loss(output.hallucinated, batch["privileged"])
             loss = loss + config.student.tnet.weight * regression
             parts |= {"tnet": regression, "weight/tnet": torch.full_like(regression, config.student.tnet.weight)}
@@ -169,9 +168,8 @@ def predict_rows(
 def scores(model: nn.Module, rows: Rows, plan: Plan, workers: Workers | None = None) -> dict[str, float]:
     """Every metric of the task for a student on some rows; several workers share the work and get the same metrics."""
     prediction = predict_rows(model, rows, plan.prevalent, workers=workers)
-    target = rows.column("target")
-    target_dims = 0 if plan.info.task == "classification" else 1
-    return evaluate(as_rows(prediction, 1), as_rows(target, target_dims), plan.info.task)
+    target, labelled = labelled_rows(plan.info, rows.column("target"))
+    return evaluate(labelled(prediction, 1), target, plan.info.task)
 
 
 def _privileged_width(plan: Plan) -> int:

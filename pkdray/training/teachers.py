@@ -19,7 +19,7 @@ from pkdray.losses.point import cosine_loss
 from pkdray.models.networks import Adapters, Teacher
 from pkdray.models.weights import no_pretrained_weights
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
-from pkdray.training.inputs import as_rows, forward_all, input_name, inputs_of
+from pkdray.training.inputs import forward_all, input_name, inputs_of, labelled_rows
 from pkdray.training.loop import LAST, Batch, Fitted, Forward, Hparams, Report, derive_seed, fit
 from pkdray.training.metrics import evaluate
 from pkdray.training.parallel import Workers
@@ -125,8 +125,9 @@ def train_adapters(
 
     def step(forward: Forward, batch: Batch, _hparams: Hparams) -> tuple[Tensor, dict[str, Tensor]]:
         adapted = forward(inputs_of(batch, modalities))
-        joint = as_rows(batch["joint"], 1)
-        alignment = torch.stack([cosine_loss(as_rows(embedding, 1), joint) for embedding, _ in adapted.values()]).sum()
+        _, rows_of = labelled_rows(plan.info, batch["target"])
+        joint = rows_of(batch["joint"], 1)
+        alignment = torch.stack([cosine_loss(rows_of(embedding, 1), joint) for embedding, _ in adapted.values()]).sum()
         labels = torch.stack(
             [_label_loss(plan, embedding, prediction, batch["target"]) for embedding, prediction in adapted.values()]
         ).mean()
@@ -223,10 +224,10 @@ def _whole(model: nn.Module, rows: Rows, modalities: list[str], workers: Workers
 
 
 def _label_loss(plan: Plan, embedding: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
-    dims = 0 if plan.info.task == "classification" else 1
-    return task_loss(StudentRows(as_rows(embedding, 1), as_rows(prediction, 1), as_rows(target, dims)), plan.task_loss)
+    targets, rows = labelled_rows(plan.info, target)
+    return task_loss(StudentRows(rows(embedding, 1), rows(prediction, 1), targets), plan.task_loss)
 
 
 def _scores(plan: Plan, prediction: Tensor, target: Tensor) -> dict[str, float]:
-    dims = 0 if plan.info.task == "classification" else 1
-    return evaluate(as_rows(prediction, 1), as_rows(target, dims), plan.info.task)
+    targets, rows = labelled_rows(plan.info, target)
+    return evaluate(rows(prediction, 1), targets, plan.info.task)

@@ -433,3 +433,82 @@ def test_a_modality_knows_its_sizes():
 def test_a_target_cannot_take_a_column_of_the_answers(name: str) -> None:
     with pytest.raises(ValueError, match=f"a target cannot be called {name}"):
         DatasetInfo(name="x", task="regression", targets=("valence", name))
+
+
+class TestFramesWithoutALabel:
+    @pytest.fixture
+    def gappy(self, parts):
+        def make(**about):
+            info, samples, features = parts("regression", target_frames=5)
+            for column in info.target_columns:
+                samples[column] = list(np.stack([samples[column].to_numpy()] * 5, axis=1) + np.arange(5.0))
+            samples["target_valence"].iloc[7][3] = np.nan
+            samples["target_arousal"].iloc[9][:2] = np.nan
+            return info.model_copy(update={"missing_targets": True, **about}), samples, features
+
+        return make
+
+    def test_nan_comes_back_where_the_dataset_says_so(self, gappy, tmp_path):
+        info, samples, features = gappy()
+        write_dataset(tmp_path / "d", info, samples, features)
+        dataset = open_dataset(tmp_path / "d")
+        targets = dataset.targets()
+        assert dataset.info.missing_targets
+        assert np.argwhere(np.isnan(targets)).tolist() == [[7, 3, 0], [9, 0, 1], [9, 1, 1]]
+        assert targets[7, 3, 1] == samples["target_arousal"].iloc[7][3].astype(np.float32)
+
+    def test_nan_is_a_fault_where_it_does_not(self, gappy, tmp_path):
+        with pytest.raises(DatasetError, match="1 targets that are NaN or infinite, in 1 samples: '007'"):
+            write_dataset(tmp_path / "d", *gappy(missing_targets=False))
+
+    def test_infinity_stays_a_fault(self, gappy, tmp_path):
+        info, samples, features = gappy()
+        samples["target_valence"].iloc[7][1] = -np.inf
+        with pytest.raises(DatasetError, match="1 targets that are infinite, in 1 samples: '007'"):
+            write_dataset(tmp_path / "d", info, samples, features)
+
+    def test_every_sample_needs_a_frame_with_all_of_its_targets(self, gappy, tmp_path):
+        info, samples, features = gappy()
+        samples["target_valence"].iloc[9][2:] = np.nan
+        with pytest.raises(DatasetError, match=r"1 samples have no frame with a label.*'009'") as caught:
+            write_dataset(tmp_path / "d", info, samples, features)
+        assert caught.value.cure == "Remove these samples."
+        assert not (tmp_path / "d").exists()
+
+    @pytest.mark.parametrize(("task", "frames"), [("classification", 5), ("regression", None)])
+    def test_only_a_regression_with_targets_per_frame_may_have_them(self, parts, tmp_path, task, frames):
+        info, samples, features = parts(task, target_frames=frames)
+        info = info.model_copy(update={"missing_targets": True})
+        with pytest.raises(DatasetError, match="missing_targets are for regression with target_frames"):
+            write_dataset(tmp_path / "d", info, samples, features)
+
+    def test_a_dataset_without_them_says_and_hashes_what_it_did_before(self, parts, gappy, tmp_path):
+        info, _, _ = parts("regression")
+        assert "missing_targets" not in info.to_dict()
+        assert gappy()[0].to_dict()["missing_targets"] is True
+        assert gappy()[0].computed_fingerprint() != gappy(missing_targets=False)[0].computed_fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("features", (4, 7, 3)), ("features", (4, 7, 5, 3)), ("images", (7, 5, 3)), ("images", (4, 2, 7, 5, 1))],
+)
+def test_shapes_that_no_modality_has(kind, shape):
+    with pytest.raises(ValueError, match=f"{kind} have a shape of"):
+        Modality(kind=kind, shape=shape)
+
+
+def test_sequences_of_clips_and_of_pictures_come_back(parts, tmp_path):
+    info, samples, _ = parts("regression", target_frames=5)
+    for column in info.target_columns:
+        samples[column] = list(np.stack([samples[column].to_numpy()] * 5, axis=1))
+    rng = np.random.default_rng(1)
+    film = rng.integers(0, 256, (33, 5, 2, 7, 9, 3), dtype=np.uint8)
+    sound = rng.normal(size=(33, 5, 11, 3, 1)).astype(np.float32)
+    modalities = {"film": Modality(kind="images", shape=film.shape[1:]), "sound": Modality(shape=sound.shape[1:])}
+    assert {one.frames for one in modalities.values()} == {5}
+    info = info.model_copy(update={"modalities": modalities})
+    write_dataset(tmp_path / "d", info, samples, {"film": film, "sound": sound})
+    dataset = open_dataset(tmp_path / "d")
+    np.testing.assert_array_equal(dataset.features("film")[np.arange(33)].gather(), film)
+    np.testing.assert_array_equal(dataset.features("sound"), sound)

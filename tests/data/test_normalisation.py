@@ -87,3 +87,12 @@ def test_no_rows_and_wrong_channels():
         Standardizer.fit(values, np.array([], dtype=np.int64))
     with pytest.raises(DatasetError, match=r"\[3, 5\].*2 channels"):
         Standardizer.fit(values).apply(np.ones((3, 5), dtype=np.float32))
+
+
+def test_pictures_of_one_channel_have_one_mean_and_one_deviation():
+    values = np.random.default_rng(0).normal(-14, 9, size=(13, 4, 7, 5, 1)).astype(np.float32)
+    rows = np.array([0, 3, 11])
+    fitted = Standardizer.fit(values, rows)
+    assert fitted.mean == pytest.approx([values[rows].mean(dtype=np.float64)], rel=1e-6)
+    assert fitted.std == pytest.approx([values[rows].std(dtype=np.float64)], rel=1e-6)
+    assert fitted.apply(values).shape == values.shape

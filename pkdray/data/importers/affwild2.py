@@ -6,8 +6,9 @@ is moved back to end at the last frame, so that it overlaps the one before but h
 A clip that starts before the video (of fewer than 32 frames, or with a ``stride`` below 32) has padding at its front,
 as frame number 0.
 
-Windows. 16 clips in a row are a window of 512 frames; a video's last window is filled up with clips of padding (frame
-numbers 0, label NaN, mask False).
+Windows. 16 clips in a row are the window of 512 frames of the published work: a sample with a label a clip. A video's
+last window is moved back like its last clip, and a video of too few clips repeats its first one in front. A clip that
+comes again has no label there (NaN, mask False), so that no label counts twice.
 
 Invalid labels (-5 in either dimension, outside [-1, 1], or unreadable) are never a label of anything: a clip that has
 one is left out, a window masks it. The usual evaluation counts them as perfect predictions.
@@ -47,6 +48,7 @@ INVALID = -5.0
 CLIP_FRAMES = 32
 CLIP_STEP = 4
 WINDOW_CLIPS = 16
+"""Clips of a window in the published work."""
 FACE_SIZE = (112, 112)
 """Height and width of a cropped face (pixels)."""
 
@@ -70,39 +72,41 @@ Modality = Literal["faces", "audio"]
 def scan(
     root: Path,
     *,
-    labels: Literal["clip", "window"] = "clip",
+    window: int = 1,
     modalities: Sequence[Modality] = ("faces", "audio"),
     stride: int = CLIP_FRAMES,
 ) -> Scan:
     """Find Aff-Wild2's clips or windows of clips.
 
     Every recording has ``sources`` faces (a folder of ``00001.jpg`` ...; a number that is absent has no face) and, with
-    audio, ``video`` and ``audio`` (the same file); ``frames`` are int64 numbers from 1, [8] a clip or [16, 8] a window,
-    0 where padded. ``extra["last_frames"]`` has the number of each clip's last frame, int64 [1] or [16]: its sound is
+    audio, ``video`` and ``audio`` (the same file); ``frames`` are int64 numbers from 1, [8] a clip or [N, 8] a window,
+    0 where padded. ``extra["last_frames"]`` has the number of each clip's last frame, int64 [1] or [N]: its sound is
     that of the 32 frames up to it. ``extra["faces"]``, bool like ``frames``, says which images exist.
 
     Args:
         root: the folder that annotations, faces and videos lie in, at most three levels down.
-        labels: ``clip``, a sample a clip with target [2]; ``window``, a sample a window with target [16, 2] and mask
-            [16].
+        window: N, clips a sample. 1 gives a sample a clip, with target [2]; more a sample a window, with target [N, 2]
+            and, where a label is invalid or another window's, mask [N].
         modalities: what a sample must have; one that lacks any of them is left out.
-        stride: frames from one clip to the next, for ``clip``. 1 gives every frame a clip that ends with it, as the
+        stride: frames from one clip to the next; 32 with windows. 1 gives every frame a clip that ends with it, as the
             challenge's evaluation wants it.
 
     Raises:
         DatasetError: the root is not Aff-Wild2's, or no sample is left.
     """
     root = check_root(root)
-    if labels not in ("clip", "window"):
-        raise DatasetError(f"labels is {labels!r}.", cure="Choose from clip, window.")
+    if window < 1:
+        raise DatasetError(
+            f"window is {window} clips.", cure=f"Choose {WINDOW_CLIPS}, as published, or 1 for a sample a clip."
+        )
     if not modalities or any(one not in ("faces", "audio") for one in modalities):
         raise DatasetError(f"modalities are {list(modalities)}.", cure="Choose faces, audio or both of them.")
-    if stride < 1 or (labels == "window" and stride != CLIP_FRAMES):
+    if stride < 1 or (window > 1 and stride != CLIP_FRAMES):
         raise DatasetError(
-            f"stride is {stride}" + (" with windows." if stride >= 1 else "."),
-            cure="Choose at least 1, and 32 with windows, whose clips follow one another.",
+            f"stride is {stride}" + (f" with windows of {window} clips." if stride >= 1 else "."),
+            cure="Choose at least 1, and 32 with windows, whose clips follow one another; a window of 1 takes any.",
         )
-    scanner = _Scanner(root, labels, tuple(modalities), stride)
+    scanner = _Scanner(root, window, tuple(modalities), stride)
     recordings = scanner.scan()
     if not recordings:
         first = next((one for one in scanner.findings if one.harm == "left out"), None)
@@ -138,6 +142,35 @@ def clip_ends(count: int, stride: int = CLIP_FRAMES) -> np.ndarray:
     """
     ends = np.arange(min(CLIP_FRAMES, stride), count + 1, stride, dtype=np.int64)
     return ends if count < 1 or (len(ends) and ends[-1] == count) else np.append(ends, np.int64(count))
+
+
+def clip_windows(ends: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Windows of ``size`` clips in a row that hold every clip of a video.
+
+    The last window is moved back to end with the last clip; a video of fewer clips has its first repeated in front.
+
+    Args:
+        ends: the last frame of each clip, as ``clip_ends`` gives them, at least one.
+        size: clips a window.
+
+    Returns:
+        For each window the last frames of its clips, int64 [size], and which of its clips are there for the first time,
+        bool [size].
+
+    Example:
+        >>> [(clips.tolist(), new.tolist()) for clips, new in clip_windows(np.array([32, 64, 70]), 2)]
+        [([32, 64], [True, True]), ([64, 70], [False, True])]
+        >>> [(clips.tolist(), new.tolist()) for clips, new in clip_windows(np.array([9]), 3)]
+        [([9, 9, 9], [False, False, True])]
+    """
+    seen = max(0, size - len(ends))
+    clips = np.concatenate([np.repeat(ends[:1], seen), ends])
+    windows = []
+    for start in (*range(0, len(clips) - size, size), len(clips) - size):
+        inside = np.arange(start, start + size)
+        windows.append((clips[inside], inside >= seen))
+        seen = start + size
+    return windows
 
 
 def clip_frames(end: int) -> np.ndarray:
@@ -213,7 +246,7 @@ def _pair(row: str) -> tuple[float, float] | None:
 @dataclass
 class _Scanner:
     root: Path
-    labels: str
+    window: int
     modalities: tuple[str, ...]
     stride: int
     findings: list[Finding] = field(default_factory=list)
@@ -346,7 +379,7 @@ class _Scanner:
         valid = ~np.isnan(values[:, 0])
         self.count("invalid frames", int((~valid).sum()))
         groups = self.groups(name, len(values))
-        ids = [sample for sample, _ in groups]
+        ids = [sample for sample, _, _ in groups]
         sources: dict[str, Path] = {}
         present = np.ones(len(values) + 1, dtype=bool)
         if "faces" in self.modalities:
@@ -386,8 +419,8 @@ class _Scanner:
                 return []
             sources["video"] = sources["audio"] = video
         recordings, lost = [], []
-        for sample, ends in groups:
-            one = self.recording(sample, name, part, sources, ends, values, present)
+        for sample, ends, new in groups:
+            one = self.recording(sample, name, part, sources, ends, new, values, present)
             if one is None:
                 lost.append(sample)
             else:
@@ -396,19 +429,20 @@ class _Scanner:
             self.add(
                 "invalid label",
                 name,
-                f"{len(lost)} of {len(groups)} {self.labels}s of {name} have no valid label (-5): {some(lost)}.",
+                f"{len(lost)} of {len(groups)} {'clips' if self.window == 1 else 'windows'} of {name} have no valid "
+                f"label (-5): {some(lost)}.",
                 "left out",
                 samples=lost,
             )
         return recordings
 
-    def groups(self, name: str, count: int) -> list[tuple[str, np.ndarray]]:
-        """(sample, last frames of its clips)."""
+    def groups(self, name: str, count: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """(sample, last frames of its clips, whether their labels are its own)."""
         ends = clip_ends(count, self.stride)
-        if self.labels == "clip":
-            return [(f"{name}-{end:05d}", np.array([end])) for end in ends]
-        starts = range(0, len(ends), WINDOW_CLIPS)
-        return [(f"{name}-w{index:03d}", ends[start : start + WINDOW_CLIPS]) for index, start in enumerate(starts)]
+        if self.window == 1:
+            return [(f"{name}-{end:05d}", np.array([end]), np.array([True])) for end in ends]
+        windows = clip_windows(ends, self.window)
+        return [(f"{name}-w{index:03d}", clips, new) for index, (clips, new) in enumerate(windows)]
 
     def present_faces(self, name: str, folder: Path, count: int) -> np.ndarray:
         """Whether each frame has an image, bool [count + 1] by frame number; 0, the padding, is False."""
@@ -438,23 +472,18 @@ class _Scanner:
         part: str,
         sources: dict[str, Path],
         ends: np.ndarray,
+        new: np.ndarray,
         values: np.ndarray,
         present: np.ndarray,
     ) -> Recording | None:
         """One sample; None if no label of it is valid."""
-        targets = values[ends - 1]
+        targets = np.where(new[:, None], values[ends - 1], np.float32(np.nan))
         mask = ~np.isnan(targets[:, 0])
         if not mask.any():
             return None
         frames = np.stack([clip_frames(int(end)) for end in ends])
-        if self.labels == "window":
-            filling = WINDOW_CLIPS - len(ends)
-            frames = np.pad(frames, ((0, filling), (0, 0)))
-            ends = np.pad(ends, (0, filling))
-            targets = np.pad(targets, ((0, filling), (0, 0)), constant_values=np.nan)
-            mask = np.pad(mask, (0, filling))
         known = present[frames] & (frames > 0)
-        single = self.labels == "clip"
+        single = self.window == 1
         return Recording(
             sample_id=sample,
             subject_id=_SIDE.sub("", name),
@@ -462,7 +491,7 @@ class _Scanner:
             sources=dict(sources),
             target=targets[0] if single else targets,
             frames=frames[0] if single else frames,
-            mask=None if single else mask,
+            mask=None if mask.all() else mask,
             part=part,
             extra={"last_frames": ends, "faces": known[0] if single else known},
         )

@@ -157,8 +157,8 @@ class Plan:
 def without_delay(scan: Scan, delay_s: float) -> Scan:
     """RECOLA's clips with the annotators' delay taken out: each frame gets what was annotated ``delay_s`` later.
 
-    The clips at the end of a recording, whose annotations were never made, are left out. The delay is the same for all
-    splits: estimate it on train alone (``estimate_delay``).
+    At the end of a recording the annotations were never made: the clip in which they end has frames without a label,
+    those after it are left out. The delay is the same for all splits: estimate it on train alone (``estimate_delay``).
 
     Args:
         scan: of RECOLA.
@@ -179,8 +179,8 @@ def without_delay(scan: Scan, delay_s: float) -> Scan:
 def make_plan(dest: Path, scan: Scan, options: MediaOptions, *, protocol: str, seed: int = 0, notes: str = "") -> Plan:
     """Check all that can be checked before hours are spent: destination, protocol, splits, classes, disk.
 
-    Samples that the protocol leaves out are not made; nor are samples with labels in some of their frames alone, which
-    a dataset cannot hold.
+    Samples that the protocol leaves out are not made. Where a frame of the others has no label, the dataset says that
+    it has such frames (``missing_targets``).
 
     Args:
         dest: the folder to make; it may exist if it is empty.
@@ -199,8 +199,6 @@ def make_plan(dest: Path, scan: Scan, options: MediaOptions, *, protocol: str, s
     if dest.name in ("", ".."):
         dest = dest.resolve()
     check_destination_free(dest)
-    if any(one.mask is not None for one in scan.recordings):
-        scan = recola.relabelled(scan, scan.tracks)
     dealt = scan.assign(protocol, seed=seed)
     findings = (*scan.findings, *dealt.findings)
     used = tuple(one for one in scan.recordings if one.sample_id in dealt.samples)
@@ -211,6 +209,7 @@ def make_plan(dest: Path, scan: Scan, options: MediaOptions, *, protocol: str, s
         targets=scan.targets,
         classes=scan.classes,
         target_frames=scan.target_frames,
+        missing_targets=scan.unlabelled > 0,
         modalities=described(scan.name, options),
         source=scan.name,
         licence="As the licence of the recordings says: do not pass on.",
@@ -260,7 +259,8 @@ def scan_for(name: str, root: Path, modalities: Sequence[str] = (), **options: A
 
 
 def media_options(scan: Scan, modalities: Sequence[str], *, part: str = "A", **options: Any) -> MediaOptions:
-    """The options that fit what a scan found: raw biosignals are filtered, and EMG is of a muscle that was recorded.
+    """The options that fit what a scan found: raw biosignals are filtered, EMG is of a muscle that was recorded, and a
+    sample has as many clips as the scan's windows.
 
     Args:
         scan: of the recordings.
@@ -280,7 +280,8 @@ def media_options(scan: Scan, modalities: Sequence[str], *, part: str = "A", **o
             cure="Take part B for it, or emg_trapezius.",
         )
     raw = "raw" in (scan.found.get("biosignals"), scan.found.get("physiology"))
-    return MediaOptions(tuple(modalities), unfiltered=raw, **given)
+    window = scan.target_frames or 1 if scan.name == "affwild2" else 1
+    return MediaOptions(tuple(modalities), unfiltered=raw, window=window, **given)
 
 
 def check_destination_free(dest: Path) -> None:
@@ -368,6 +369,8 @@ def _publish(plan: Plan, work: _Work, sources: Sources, failures: dict[str, str]
     features.clear()
     shutil.rmtree(plan.partial, ignore_errors=True)
     counts: dict[str, int | float] = {"samples": len(made), "left out": len(failures)}
+    if scan.unlabelled:
+        counts["unlabelled frames"] = scan.unlabelled
     for name in REPORT_COLUMNS[4:-1]:
         if any(name in report for report in reports.values()):
             counts[name] = round(sum(report.get(name, 0) for report in reports.values()), 3)
@@ -399,6 +402,8 @@ def _notes(name: str, options: MediaOptions, protocol: str, seed: int) -> str:
     foreign = {"modalities"}
     if name != "biovid":
         foreign |= {"biosignals", "emg"}
+    if name != "affwild2":
+        foreign |= {"window"}
     if name == "affwild2":
         foreign |= {"margin", "min_face_size", "every", "unfiltered"}
     said = ", ".join(f"{key} {value}" for key, value in asdict(options).items() if key not in foreign)

@@ -10,12 +10,14 @@ What a sample has, by set and modality (T first):
 * biovid, 2.0 to 5.0 s: ``face`` images [75, size, size, 3] at 25 fps; ``emg``, ``ecg`` and ``gsr``, log spectrograms
   [127, 65] in dB, or [1536, 1] as waveforms.
 * affwild2, 32 frames: ``face`` images [8, size, size, 3] of every fourth; ``voice`` log-mel [107, 64], standardised by
-  the published mean and std.
+  the published mean and std. In windows of N such clips ``face`` [N, 8, size, size, 3]; ``voice`` [N, 107, 64, 1], a
+  picture of one channel a clip.
 * recola, 1 s with 25 labels: ``face`` images [25, size, size, 3]; ``voice`` [25, 256], in each row the four columns of
   64 mels (10 ms each, in dB) that begin within the label's 40 ms; ``ecg`` and ``eda`` [25, 10], in each row the ten
   samples within them.
 
-A frame without a face takes its neighbour's within the sample alone: nothing comes in from the sample before.
+A frame without a face takes its neighbour's within the sample alone: nothing comes in from the sample before. In a
+window, a clip without sound is silent if another has sound, as it takes another's face.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ class MediaOptions:
         biosignals: BioVid's as log ``spectrogram`` or as ``waveform``.
         emg: which of BioVid's three EMG channels is ``emg``.
         unfiltered: biosignals are raw and still to be filtered, over the whole recording, before a sample is cut.
+        window: how many of Aff-Wild2's clips a sample has.
 
     Raises:
         DatasetError: an argument is out of its domain.
@@ -94,12 +97,14 @@ class MediaOptions:
     biosignals: Literal["spectrogram", "waveform"] = "spectrogram"
     emg: str = "emg_trapezius"
     unfiltered: bool = False
+    window: int = 1
 
     def __post_init__(self) -> None:
         for name, value, least in (
             ("size", self.size, 1),
             ("min_face_size", self.min_face_size, 12),
             ("every", self.every, 1),
+            ("window", self.window, 1),
         ):
             if value < least:
                 raise DatasetError(f"{name} is {value}.", cure=f"Choose at least {least}.")
@@ -119,7 +124,7 @@ class Extracted:
     """One sample.
 
     Args:
-        arrays: by modality, uint8 [T, size, size, 3] or float32 [T, d].
+        arrays: by modality, as ``described`` says.
         report: ``frames`` in the sample; ``faces`` found in them; ``retained`` frames, which repeat another frame's
             face or are black; ``clamped frames`` and ``clamped sound (s)``, beyond the end of the video or sound.
     """
@@ -164,6 +169,9 @@ def described(name: str, options: MediaOptions) -> dict[str, Modality]:
         elif name == "affwild2":
             # Videos of several rates: every fourth frame is a time that differs from one to the next.
             made[one] = images(8, None) if one == "face" else Modality(shape=(_AFF_COLUMNS, 64), rate=100.0)
+            if options.window > 1:
+                channels = () if one == "face" else (1,)
+                made[one] = Modality(kind=made[one].kind, shape=(options.window, *made[one].shape, *channels))
         elif one == "face":
             made[one] = images(recola.CLIP_LABELS, recola.GOLD_RATE)
         else:
@@ -271,20 +279,23 @@ def extract_biovid(recording: Recording, options: MediaOptions, sources: Sources
 
 
 def extract_affwild2(recording: Recording, options: MediaOptions, sources: Sources) -> Extracted:
-    """One clip of Aff-Wild2; see ``extract``."""
+    """One clip of Aff-Wild2, or one window of clips; see ``extract``."""
     arrays: dict[str, np.ndarray] = {}
     report: dict[str, int | float] = {}
     if "face" in options.modalities:
         assert recording.frames is not None
         folder = recording.sources["faces"]
-        crops = np.zeros((len(recording.frames), options.size, options.size, 3), np.uint8)
-        found = np.asarray(recording.extra["faces"], dtype=bool)
+        numbers = recording.frames.reshape(-1)
+        crops = np.zeros((len(numbers), options.size, options.size, 3), np.uint8)
+        found = np.asarray(recording.extra["faces"], dtype=bool).reshape(-1)
         for index in np.flatnonzero(found):
-            image = _read_image(folder / f"{int(recording.frames[index]):05d}.jpg")
+            image = _read_image(folder / f"{int(numbers[index]):05d}.jpg")
             crops[index] = _scaled(image, options.size)
-        arrays["face"] = _filled(crops, found, options, report, f"{recording.sample_id} in {folder}")
+        filled = _filled(crops, found, options, report, f"{recording.sample_id} in {folder}")
+        arrays["face"] = filled.reshape(*recording.frames.shape, *filled.shape[1:])
     if "voice" in options.modalities:
-        arrays["voice"] = _clip_voice(recording, sources, report)
+        voices = _clip_voices(recording, sources, report)
+        arrays["voice"] = voices[0] if options.window == 1 else voices[..., None]
     return Extracted(arrays, report)
 
 
@@ -423,28 +434,35 @@ def _scaled(image: np.ndarray, size: int) -> np.ndarray:
     return crop_face(image, np.array([0, 0, image.shape[1], image.shape[0]]), size=size)
 
 
-def _clip_voice(recording: Recording, sources: Sources, report: dict[str, int | float]) -> np.ndarray:
-    """Log-mel of the sound of the 32 frames that end with the clip's last, float32 [107, 64]."""
+def _clip_voices(recording: Recording, sources: Sources, report: dict[str, int | float]) -> np.ndarray:
+    """Log-mel of the sound of each clip, the 32 frames that end with its last, float32 [N, 107, 64]."""
     path = recording.sources["audio"]
     preset = spectrogram.AFFWILD2
     rate = sources.kept("rate", path, lambda: video.probe(path).rate_hz) or _AFF_RATE_HZ
-    last = int(recording.extra["last_frames"][-1])
-    start, end = max(0.0, (last - affwild2.CLIP_FRAMES) / rate), last / rate
     track = sources.kept("sound", path, lambda: audio.read_audio(path, rate_hz=preset.rate_hz)[0])
-    first, stop = biosignals.sample_range(preset.rate_hz, start, end, max(len(track), round(end * preset.rate_hz) + 1))
-    sound = track[first:stop]
-    lacking = stop - first - len(sound)
-    # Videos end before their annotations do and sounds before their videos: a part of a clip counts all the same.
-    if len(sound) <= preset.n_fft // 2:
+    spans = [
+        (max(0.0, (last - affwild2.CLIP_FRAMES) / rate), last / rate)
+        for last in np.asarray(recording.extra["last_frames"]).tolist()
+    ]
+    voices, lacking, heard = [], 0, False
+    for start, end in spans:
+        known = max(len(track), round(end * preset.rate_hz) + 1)
+        first, stop = biosignals.sample_range(preset.rate_hz, start, end, known)
+        sound = track[first:stop]
+        # Videos end before their annotations do and sounds before their videos: a part of a clip counts all the same.
+        heard |= len(sound) > preset.n_fft // 2
+        lacking += stop - first - len(sound)
+        mel = spectrogram.log_mel(np.pad(sound, (0, stop - first - len(sound))), preset, rate_hz=preset.rate_hz)
+        voices.append(spectrogram.clip_of(mel, _AFF_COLUMNS).T)
+    if not heard:
         raise DatasetError(
             f"The sound of {path} ends at {len(track) / preset.rate_hz:.2f} s, before {recording.sample_id} "
-            f"({start:.2f} to {end:.2f} s).",
+            f"({spans[0][0]:.2f} to {spans[-1][1]:.2f} s).",
             cure="Restore it if it was cut short.",
         )
     if lacking:
         report["clamped sound (s)"] = round(lacking / preset.rate_hz, 3)
-    mel = spectrogram.log_mel(np.pad(sound, (0, lacking)), preset, rate_hz=preset.rate_hz)
-    return np.ascontiguousarray(spectrogram.clip_of(mel, _AFF_COLUMNS).T)
+    return np.ascontiguousarray(np.stack(voices))
 
 
 def _cut_sound(

@@ -103,14 +103,14 @@ def scan(
     )
 
 
-def relabelled(scan: Scan, tracks: Mapping[str, np.ndarray], *, keep_partial: bool = False) -> Scan:
+def relabelled(scan: Scan, tracks: Mapping[str, np.ndarray]) -> Scan:
     """The same clips with labels cut from other tracks, such as the gold standard with its delay taken out.
+
+    A clip with labels for some of its rows alone gets a mask; one without any is left out.
 
     Args:
         scan: of RECOLA.
         tracks: by sequence_id, float32 [T, 2] with T as in ``scan.tracks``; NaN where there is no label.
-        keep_partial: keep a clip that has labels for some of its rows alone, with a mask; else it is left out, as is
-            one without any in either case.
 
     Raises:
         DatasetError: a track is missing or of another shape, or no clip has its labels.
@@ -128,7 +128,7 @@ def relabelled(scan: Scan, tracks: Mapping[str, np.ndarray], *, keep_partial: bo
         first = one.extra["first_row"]
         target = np.array(tracks[one.sequence_id][first : first + CLIP_LABELS], dtype=np.float32)
         mask = _mask(target)
-        if mask is not None and not (keep_partial and mask.any()):
+        if mask is not None and not mask.any():
             lost.setdefault(one.sequence_id, []).append(one.sample_id)
             continue
         recordings.append(replace(one, target=target, mask=mask))
@@ -138,7 +138,7 @@ def relabelled(scan: Scan, tracks: Mapping[str, np.ndarray], *, keep_partial: bo
         Finding(
             "no labels",
             name,
-            f"{len(samples)} clips of {name} have rows without a label in the new track: {some(samples)}.",
+            f"{len(samples)} clips of {name} have no label in the new track: {some(samples)}.",
             "left out",
             samples=tuple(samples),
         )

@@ -115,6 +115,11 @@ class Scan:
         return None
 
     @property
+    def unlabelled(self) -> int:
+        """How many frames of the samples have no label."""
+        return sum(int((~one.mask).sum()) for one in self.recordings if one.mask is not None)
+
+    @property
     def target_columns(self) -> list[str]:
         """The columns of the samples' table that hold the targets."""
         return ["target"] if self.task == "classification" else [f"target_{name}" for name in self.targets]
@@ -193,8 +198,7 @@ class Scan:
 
         Returns:
             One row a sample that the protocol uses: sample_id, subject_id, sequence_id, the target columns (one a frame
-            as float32 arrays [T]), split and, with folds, fold. Where labels are invalid a column ``mask`` of bool
-            arrays [T] says which frames to leave out of losses and metrics, and the targets are NaN there.
+            as float32 arrays [T], NaN for a frame without a label), split and, with folds, fold.
 
         Raises:
             DatasetError: there is no such protocol for this set, or too few subjects for it.
@@ -214,9 +218,6 @@ class Scan:
             else:
                 cells = [np.ascontiguousarray(_array(one.target)[:, index]) for one in used]
                 columns[column] = pd.Series(cells, dtype=object)
-        if any(one.mask is not None and not one.mask.all() for one in used):
-            masks = [np.ones(self.target_frames or 1, dtype=bool) if one.mask is None else one.mask for one in used]
-            columns["mask"] = pd.Series(masks, dtype=object)
         columns["split"] = [dealt.split[one.subject_id] for one in used]
         if dealt.fold is not None:
             columns["fold"] = np.array([dealt.fold[one.subject_id] for one in used], dtype=np.int64)
@@ -241,6 +242,8 @@ class Scan:
             "samples": len(self.recordings),
             "left out": len(lost),
         }
+        if self.unlabelled:
+            counts["unlabelled frames"] = self.unlabelled
         for index, name in enumerate(self.classes):
             counts[f"class {name}"] = sum(one.target == index for one in self.recordings)
         counts.update(self.found)

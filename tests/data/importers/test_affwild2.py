@@ -107,8 +107,8 @@ def test_clips_with_an_invalid_label_are_left_out_and_told(whole):
     assert np.isfinite(np.stack([one.target for one in scan.recordings])).all()
 
 
-def test_windows_of_16_clips_mask_what_is_invalid(whole, replicas):
-    scan = affwild2.scan(whole, labels="window")
+def test_windows_of_16_clips_mask_what_is_invalid_and_what_comes_again(whole, replicas):
+    scan = affwild2.scan(whole, window=16)
     assert (scan.target_frames, scan.left_out) == (16, ())
     first, second = by_id(scan)["video77-w000"], by_id(scan)["video77-w001"]
     assert (first.target.shape, first.frames.shape, first.extra["faces"].shape) == ((16, 2), (16, 8), (16, 8))
@@ -116,23 +116,44 @@ def test_windows_of_16_clips_mask_what_is_invalid(whole, replicas):
     assert np.isnan(first.target[0]).all()
     assert first.target[15] == pytest.approx(replicas.aff_values(545)[511])
     assert first.frames[15].tolist() == [484, 488, 492, 496, 500, 504, 508, 512]
-    assert second.mask.tolist() == [True, True] + [False] * 14
-    assert second.extra["last_frames"].tolist() == [544, 545] + [0] * 14
-    assert second.frames[2:].any() == np.False_
-    assert np.isnan(second.target[2:]).all()
+    # 18 clips: the last two are new, the others were in the first window.
+    assert second.mask.tolist() == [False] * 14 + [True, True]
+    assert second.extra["last_frames"].tolist() == [*range(96, 545, 32), 545]
+    assert second.frames[13].tolist() == first.frames[15].tolist()
+    assert np.isnan(second.target[:14]).all()
+    assert second.target[15] == pytest.approx(replicas.aff_values(545)[544])
+    # 128 frames are four clips; the first stands for what is missing in front.
+    short = by_id(scan)["13-30-1920x1080-w000"]
+    assert short.extra["last_frames"].tolist() == [32] * 13 + [64, 96, 128]
+    assert short.mask.tolist() == [False] * 12 + [True] * 4
     samples = scan.samples("train/dev")
     row = samples.set_index("sample_id").loc["video77-w000"]
-    assert row["mask"].tolist() == first.mask.tolist()
-    assert row["target_arousal"].shape == (16,)
+    assert np.isnan(row["target_arousal"]).tolist() == [True] + [False] * 15
+    # 36 clips, two of them invalid.
+    assert scan.unlabelled == 16 * len(scan.recordings) - 34
+    assert scan.report().counts["unlabelled frames"] == scan.unlabelled
+
+
+@given(st.integers(1, 3000), st.integers(2, 20))
+def test_windows_hold_every_clip_once_as_its_own(frames, size):
+    ends = affwild2.clip_ends(frames)
+    windows = affwild2.clip_windows(ends, size)
+    assert np.concatenate([clips[new] for clips, new in windows]).tolist() == ends.tolist()
+    for clips, new in windows:
+        assert len(clips) == len(new) == size
+        assert new.any()
+        places = np.searchsorted(ends, clips)
+        assert set(np.diff(places)) <= ({1} if len(ends) >= size else {0, 1})
+        assert np.flatnonzero(np.diff(places) == 0).tolist() == list(range(max(0, size - len(ends))))
 
 
 def test_a_window_without_any_valid_label_is_left_out(small):
     root = small(invalid=tuple(range(1, 71)))
-    scan = affwild2.scan(root, labels="window")
+    scan = affwild2.scan(root, window=2)
     (finding,) = of(scan, "invalid label")
     assert (finding.what, finding.samples) == (
-        "1 of 1 windows of a have no valid label (-5): 'a-w000'.",
-        ("a-w000",),
+        "2 of 2 windows of a have no valid label (-5): 'a-w000', 'a-w001'.",
+        ("a-w000", "a-w001"),
     )
 
 
@@ -408,13 +429,17 @@ def test_wrong_roots(whole, small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "what", "cure"),
     [
-        ({"labels": "frame"}, "labels is 'frame'.", "Choose from clip, window."),
+        ({"window": 0}, "window is 0 clips.", "Choose 16, as published, or 1 for a sample a clip."),
         ({"modalities": ["video"]}, "modalities are ['video'].", "Choose faces, audio or both of them."),
-        ({"stride": 0}, "stride is 0.", "Choose at least 1, and 32 with windows, whose clips follow one another."),
         (
-            {"stride": 8, "labels": "window"},
-            "stride is 8 with windows.",
-            "Choose at least 1, and 32 with windows, whose clips follow one another.",
+            {"stride": 0},
+            "stride is 0.",
+            "Choose at least 1, and 32 with windows, whose clips follow one another; a window of 1 takes any.",
+        ),
+        (
+            {"stride": 8, "window": 3},
+            "stride is 8 with windows of 3 clips.",
+            "Choose at least 1, and 32 with windows, whose clips follow one another; a window of 1 takes any.",
         ),
     ],
 )

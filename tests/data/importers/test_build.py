@@ -152,6 +152,36 @@ def test_affwild2_becomes_a_dataset_less_the_clip_without_a_face(originals: Path
     assert table.loc["video9-00023", "retained"] == 2
 
 
+def test_affwild2_in_windows_is_a_dataset_with_a_label_a_clip(originals: Path, tmp_path: Path) -> None:
+    scan, chosen = scan_for("affwild2", originals / "affwild2", window=3)
+    options = media_options(scan, chosen, size=33)
+    made = run_import(make_plan(tmp_path / "out", scan, options, protocol="train/dev"))
+    dataset = open_dataset(tmp_path / "out")
+    # video1 has four clips, so two windows; the others have two or three (or one), so one each.
+    assert len(dataset) == len(made.dataset) == 6
+    assert not made.failures
+    assert (dataset.info.target_frames, dataset.info.missing_targets) == (3, True)
+    assert dataset.features("face").shape == (6, 3, 8, 33, 33, 3)
+    assert dataset.features("voice").shape == (6, 3, 107, 64, 1)
+    targets = dict(zip(dataset.samples["sample_id"], dataset.targets(), strict=True))
+    values = replicas.aff_values(97)
+    np.testing.assert_allclose(targets["video1-w000"][[0, 2]], values[[31, 95]], atol=1e-6)
+    assert np.isnan(targets["video1-w000"][1]).all()
+    np.testing.assert_allclose(targets["video1-w001"][2], values[96], atol=1e-6)
+    assert np.isnan(targets["video1-w001"][:2]).all()
+    # 4 + 2 + 2 + 1 + 3 clips, of which one is invalid.
+    assert made.counts["unlabelled frames"] == 6 * 3 - 11
+    assert np.isnan(dataset.targets()).all(axis=-1).sum() == 6 * 3 - 11
+    # The clips of a window are those of the dataset of clips.
+    single = run_import(planned(originals / "affwild2", tmp_path / "clips")).dataset
+    row = list(single.samples["sample_id"]).index("video77-00064")
+    window = list(dataset.samples["sample_id"]).index("video77-w000")
+    np.testing.assert_array_equal(
+        dataset.features("face")[[window]].gather()[0, 1], single.features("face")[[row]].gather()[0]
+    )
+    np.testing.assert_array_equal(dataset.features("voice")[window, 1, ..., 0], single.features("voice")[row])
+
+
 def test_black_pictures_keep_the_clip_without_a_face(originals: Path, tmp_path: Path) -> None:
     made = run_import(planned(originals / "affwild2", tmp_path / "out", gaps="black"))
     assert len(made.dataset) == 11
@@ -181,26 +211,38 @@ def test_recola_without_biosignals_is_faces_and_voices(roots: Path, tmp_path: Pa
     assert len(scan.recordings) == 6
 
 
-def test_labels_in_a_part_of_a_clip_leave_it_out(roots: Path, tmp_path: Path) -> None:
+def test_a_clip_with_labels_in_a_part_of_it_stays(roots: Path, tmp_path: Path) -> None:
     path = roots / "recola" / "ratings_gold_standard" / "valence" / "train_1.arff"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([line if ",0.40," not in line else "train_1,0.40,?" for line in lines]))
     plan = planned(roots / "recola", tmp_path / "out", modalities=("ecg",))
-    assert len(plan.scan.recordings) == 5
-    assert "train_1-000" in plan.scan.left_out
-    assert len(run_import(plan).dataset) == 5
+    assert plan.info.missing_targets
+    made = run_import(plan)
+    assert made.counts["unlabelled frames"] == 1
+    dataset = open_dataset(tmp_path / "out")
+    row = list(dataset.samples["sample_id"]).index("train_1-000")
+    # Valence alone is unknown at 0.40 s, the eleventh label.
+    assert np.argwhere(np.isnan(dataset.targets())).tolist() == [[row, 10, 0]]
+    assert (
+        "unlabelled frames" not in run_import(planned(roots / "biovid", tmp_path / "other", modalities=("gsr",))).counts
+    )
 
 
 def test_the_delay_is_taken_out_of_the_labels(originals: Path, tmp_path: Path) -> None:
     scan, _ = scan_for("recola", originals / "recola", ("ecg",))
     options = build.MediaOptions(("ecg",))
     late = build.without_delay(scan, 0.4)
-    # 53 labels less 10: the second clip would need the annotations up to label 60.
-    assert [one.sample_id for one in late.recordings] == ["dev_1-000", "train_1-000", "train_2-000"]
+    # 53 labels less 10 end at label 43, within the second clip.
+    assert len(late.recordings) == 6
     dataset = run_import(make_plan(tmp_path / "out", late, options, protocol="train/dev", notes="Shifted.")).dataset
     assert dataset.info.notes.endswith("Shifted.")
     row = list(dataset.samples["sample_id"]).index("train_2-000")
     np.testing.assert_allclose(dataset.targets()[row], replicas.recola_gold("train_2", 53)[10:35], atol=1e-6)
+    last = dataset.targets()[list(dataset.samples["sample_id"]).index("train_2-001")]
+    np.testing.assert_allclose(last[:18], replicas.recola_gold("train_2", 53)[35:53], atol=1e-6)
+    assert np.isnan(last[18:]).all()
+    # A second later only 28 labels are left, a second and a half later none of the second clip.
+    assert [len(build.without_delay(scan, delay).recordings) for delay in (1.0, 1.2)] == [6, 3]
     assert len(build.without_delay(scan, 0.0).recordings) == 6
     with pytest.raises(DatasetError, match="biovid has no tracks of labels"):
         build.without_delay(scan_for("biovid", originals / "biovid", ("gsr",))[0], 0.4)

@@ -231,6 +231,37 @@ class TestAffWild2:
         with pytest.raises(DatasetError, match="No face was found in any of the 8 frames of video5_left-00032"):
             made("affwild2", one_of(affwild2_scan, "video5_left-00032"))
 
+    def test_a_window_takes_a_face_from_the_clip_before_or_behind(self, affwild2_scan: Scan) -> None:
+        root = affwild2_scan.recordings[0].sources["faces"].parents[1]
+        one = one_of(affwild2.scan(root, window=3), "video5_left-w000")
+        result = made("affwild2", one, window=3)
+        assert result.arrays["face"].shape == (3, 8, 112, 112, 3)
+        # Frames 1 to 32 have no face, and this clip is there twice.
+        assert result.report["retained"] == 16
+        for clip in (0, 1):
+            for frame in range(8):
+                np.testing.assert_array_equal(result.arrays["face"][clip, frame], result.arrays["face"][2, 0])
+        np.testing.assert_array_equal(result.arrays["voice"][0], result.arrays["voice"][1])
+        assert np.abs(result.arrays["voice"][1] - result.arrays["voice"][2]).max() > 0.1
+
+    def test_a_clip_of_a_window_may_be_without_sound_but_not_all_of_them(
+        self, affwild2_scan: Scan, tmp_path: Path
+    ) -> None:
+        root = affwild2_scan.recordings[0].sources["faces"].parents[1]
+        one = one_of(affwild2.scan(root, window=3), "video1-w000")
+        path = tmp_path / "short.mp4"
+        writers.make_sounding_video(path, seconds=1.5, rate=30, level=0.5)
+        result = made("affwild2", with_source(one, audio=path), modalities=("voice",), window=3)
+        # 96 frames are 3.2 s. In the last clip there is no sound at all.
+        assert result.report["clamped sound (s)"] == pytest.approx(1.7, abs=0.05)
+        whole = made("affwild2", one, modalities=("voice",), window=3)
+        np.testing.assert_allclose(result.arrays["voice"][0], whole.arrays["voice"][0], atol=0.05)
+        assert np.isfinite(result.arrays["voice"]).all()
+        assert np.ptp(result.arrays["voice"][2]) == 0
+        late = replace(one, extra={**one.extra, "last_frames": np.array([96, 96, 97])})
+        with pytest.raises(DatasetError, match=r"before video1-w000 \(2.13 to 3.23 s\)"):
+            made("affwild2", with_source(late, audio=path), modalities=("voice",), window=3)
+
     def test_a_truncated_picture_is_refused(self, affwild2_scan: Scan, tmp_path: Path) -> None:
         one = one_of(affwild2_scan, "video1-00064")
         for number in range(33, 65):
@@ -362,7 +393,14 @@ def test_behind_damage_a_long_video_is_damaged_and_not_short(
 
 
 def test_options_out_of_their_domain_are_refused() -> None:
-    for wrong in ({"every": 0}, {"min_face_size": 3}, {"gaps": "blue"}, {"biosignals": "x"}, {"emg": "ecg"}):
+    for wrong in (
+        {"every": 0},
+        {"min_face_size": 3},
+        {"gaps": "blue"},
+        {"biosignals": "x"},
+        {"emg": "ecg"},
+        {"window": 0},
+    ):
         with pytest.raises(DatasetError, match=next(iter(wrong))):
             MediaOptions(("face",), **wrong)  # type: ignore[arg-type]
     with pytest.raises(DatasetError, match="recola was asked for the modality 'emg'"):

@@ -181,9 +181,10 @@ def test_unknown_labels_are_masked_and_clips_without_any_are_left_out(damaged):
     one = next(one for one in scan.recordings if one.sample_id == "dev_1-002")
     assert np.flatnonzero(~one.mask).tolist() == [10, 11]
     samples = scan.samples("train/dev")
-    assert [int((~mask).sum()) for mask in samples["mask"]] == [
+    assert [int(np.isnan(valence).sum()) for valence in samples["target_valence"]] == [
         2 if name == "dev_1-002" else 0 for name in samples["sample_id"]
     ]
+    assert scan.unlabelled == 2
 
 
 def test_lengths_that_do_not_match_are_clamped_and_counted(tmp_path, replicas):
@@ -440,18 +441,21 @@ def test_labels_of_other_tracks_replace_the_gold_standard(whole):
     for name, track in scan.tracks.items():
         # Ten rows are 0.4 s: what was said at t is about t - 0.4 s.
         shifted[name] = np.vstack([track[10:], np.full((10, 2), np.nan, dtype=np.float32)])
+    shifted["dev_1"][75:] = np.nan
     moved = recola.relabelled(scan, shifted)
     before = {one.sample_id: one for one in scan.recordings}
     assert before["dev_3-001"].target[10:].tolist() == next(
         one.target[:15].tolist() for one in moved.recordings if one.sample_id == "dev_3-001"
     )
-    assert len(moved.recordings) == 28
-    lost = [one for one in moved.findings if one.kind == "no labels"]
-    assert [one.samples for one in lost] == [clips(name, 4) for name in scan.tracks]
-    assert lost[0].what == "1 clips of dev_1 have rows without a label in the new track: 'dev_1-004'."
-    kept = recola.relabelled(scan, shifted, keep_partial=True)
-    assert len(kept.recordings) == 35
-    assert kept.recordings[4].mask.tolist() == [True] * 21 + [False] * 4
+    assert len(moved.recordings) == 33
+    (lost,) = [one for one in moved.findings if one.kind == "no labels"]
+    assert lost.samples == (*clips("dev_1", 3), *clips("dev_1", 4))
+    assert lost.what == "2 clips of dev_1 have no label in the new track: 'dev_1-003', 'dev_1-004'."
+    last = next(one for one in moved.recordings if one.sample_id == "dev_2-004")
+    # 131 rows less ten end at row 121: 21 of the last clip's 25.
+    assert last.mask.tolist() == [True] * 21 + [False] * 4
+    assert np.isnan(last.target[21:]).all()
+    assert moved.unlabelled == 4 * 6
     assert moved.tracks["dev_1"] is shifted["dev_1"]
 
 
