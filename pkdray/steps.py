@@ -18,6 +18,7 @@ from pkdray.interrupts import noticed
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
     from pkdray.data.importers.build import ImportProgress
+    from pkdray.models.cost import Cost
     from pkdray.search.run import Run
     from pkdray.search.sweep import Progress
     from pkdray.training.plan import Plan
@@ -172,6 +173,85 @@ def load_study(space: str, assignments: Sequence[str]) -> tuple[Dataset, Plan]:
     from pkdray.training.plan import make_plan
 
     return dataset, make_plan(config, dataset)
+
+
+def profile(space: str, assignments: Sequence[str], console: Console) -> None:
+    """What a study's networks cost; of the licensed sets also where the dataset is not there yet."""
+    from pkdray.config import load_config, parse_assignments
+    from pkdray.data.importers.extract import MODALITIES
+    from pkdray.shipped import find_yaml
+
+    config = load_config(find_yaml(space), parse_assignments(assignments))
+    path = Path(config.dataset.path).expanduser()
+    if path.name in MODALITIES and not path.exists():
+        from pkdray.data.importers.expected import expected_info
+        from pkdray.training.plan import plan_without_data
+
+        plan = plan_without_data(config, expected_info(path.name))
+        console.say(f"{path} is not there: the shapes are those that `pkdray data import {path.name}` makes.")
+    else:
+        _, plan = load_study(space, assignments)
+    from pkdray.profile import profile as count
+
+    found = count(plan)
+    networks = [*(("teacher", one) for one in found.teachers), ("student", found.student)]
+    shapes = {name: list(plan.info.modalities[name].shape) for name in [*plan.prevalent, *plan.privileged]}
+
+    def counts(cost: Cost) -> dict[str, float]:
+        return {**cost._asdict(), "macs_per_frame": cost.macs / found.frames}
+
+    about = {
+        "study": plan.config.name,
+        "shapes": shapes,
+        "target_frames": plan.info.target_frames,
+        "networks": [
+            {
+                "role": role,
+                "name": network.name,
+                "modalities": list(network.modalities),
+                **counts(network.total),
+                "parts": {name: counts(part) for name, part in network.parts.items()},
+            }
+            for role, network in networks
+        ],
+        "student_share": found.share,
+    }
+    framed = found.frames > 1
+    rows = []
+    for role, network in networks:
+        lines = [(role if role == "student" else f"{role} {network.name}", network.total)]
+        lines += [(f"  {name}", part) for name, part in network.parts.items()]
+        for name, part in lines:
+            cells = [name, amount(part.parameters), amount(part.trainable), amount(part.macs)]
+            rows.append([*cells, amount(part.macs / found.frames)] if framed else cells)
+    console.table(
+        plan.config.name,
+        ["", "parameters", "trainable", "MACs a sample", *([f"MACs a frame (1/{found.frames})"] if framed else [])],
+        rows,
+    )
+    share = found.share
+    console.result(
+        about,
+        "A sample: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()) + ".",
+        f"The student has {100 * share['parameters']:.1f} % of the parameters and {100 * share['macs']:.1f} % of the MACs of the "
+        f"teacher {found.teachers[0].name}.",
+        *next_steps(f"pkdray sweep {space}"),
+    )
+
+
+def amount(number: float) -> str:
+    """A count in thousands (k), millions (M) or billions (G), to three digits or more.
+
+    Example:
+        >>> amount(1536), amount(39_700_000), amount(10.2e9), amount(128), amount(999_999), amount(0)
+        ('1.54 k', '39.7 M', '10.2 G', '128', '1,000 k', '0')
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            value = number / size
+            digits = max(0, 3 - len(str(int(value))))
+            return f"{value:,.{digits}f} {unit}"
+    return f"{number:,.0f}"
 
 
 def teach(
