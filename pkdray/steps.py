@@ -188,8 +188,10 @@ def profile(space: str, assignments: Sequence[str], console: Console) -> None:
         from pkdray.training.plan import plan_without_data
 
         plan = plan_without_data(config, expected_info(path.name))
+        first = [f"pkdray data import {path.name} SRC {config.dataset.path}"]
         console.say(f"{path} is not there: the shapes are those that `pkdray data import {path.name}` makes.")
     else:
+        first = []
         _, plan = load_study(space, assignments)
     from pkdray.profile import profile as count
 
@@ -229,13 +231,13 @@ def profile(space: str, assignments: Sequence[str], console: Console) -> None:
         ["", "parameters", "trainable", "MACs a sample", *([f"MACs a frame (1/{found.frames})"] if framed else [])],
         rows,
     )
-    share = found.share
+    parameters, macs = (100 * found.share[key] for key in ("parameters", "macs"))
     console.result(
         about,
         "A sample: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()) + ".",
-        f"The student has {100 * share['parameters']:.1f} % of the parameters and {100 * share['macs']:.1f} % of the MACs of the "
-        f"teacher {found.teachers[0].name}.",
-        *next_steps(f"pkdray sweep {space}"),
+        f"The student has {parameters:.1f} % of the parameters and {macs:.1f} % of the MACs of the teacher "
+        f"{found.teachers[0].name}.",
+        *next_steps(*first, f"pkdray sweep {space}"),
     )
 
 

@@ -26,11 +26,12 @@ def expected_info(name: str) -> DatasetInfo:
         return DatasetInfo(
             name=name, task="classification", classes=biovid.CLASSES["BL1-PA4"], modalities=modalities, source=name
         )
+    targets = affwild2.TARGETS
+    frames: int | None = None
     if name == "recola":
         targets, frames = recola.TARGETS, recola.CLIP_LABELS
-    else:
-        face = modalities["face"].shape
-        targets, frames = affwild2.TARGETS, face[0] if len(face) == _CLIPS_OF_FRAMES else None
+    elif len(modalities["face"].shape) == _CLIPS_OF_FRAMES:
+        frames = modalities["face"].frames
     return DatasetInfo(
         name=name, task="regression", targets=targets, target_frames=frames, modalities=modalities, source=name
     )

@@ -1,0 +1,71 @@
+"""``pkdray profile`` as a user types it, with and without data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import Said
+
+from pkdray.steps import amount
+
+
+def test_a_ready_space_is_counted_right_after_installation(pkdray: Callable[..., Said], tmp_path: Path) -> None:
+    said = pkdray("profile", "recola_pkd")
+    assert said.code == 0, said.err
+    assert "data/recola is not there: the shapes are those that `pkdray data import recola` makes." in said.err
+    rows = {line.split("  ")[0].strip(): line.split() for line in said.out.splitlines() if "  " in line.strip()}
+    assert rows["teacher joint"][2:] == ["38.3", "M", "38.3", "M", "122", "G", "4.90", "G"]
+    assert rows["student"][1:] == ["26.3", "M", "26.3", "M", "122", "G", "4.88", "G"]
+    assert "MACs a frame (1/25)" in said.out
+    assert "The student has 68.8 % of the parameters and 99.8 % of the MACs of the teacher joint." in said.out
+    assert "pkdray data import recola SRC data/recola" in said.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_and_set(pkdray: Callable[..., Said]) -> None:
+    whole = json.loads(pkdray("profile", "biovid_pkdot", "--json").out)
+    assert [one["name"] for one in whole["networks"]] == ["joint", "face", "emg", "student"]
+    assert whole["shapes"] == {"face": [75, 112, 112, 3], "emg": [127, 65]}
+    assert whole["target_frames"] is None
+    student = whole["networks"][-1]
+    # A T-Net has an encoder of its own.
+    assert student["parts"]["T-Net's face encoder"]["macs"] == student["parts"]["face encoder"]["macs"]
+    assert student["parts"]["T-Net's face encoder"]["trainable"] == 0
+    assert student["macs"] == student["macs_per_frame"] == sum(part["macs"] for part in student["parts"].values())
+    without = json.loads(pkdray("profile", "biovid_pkdot", "--set", "student.tnet.training=none", "--json").out)
+    assert without["student_share"]["macs"] < 1 < whole["student_share"]["macs"]
+
+
+def test_a_dataset_that_is_there_is_read(pkdray: Callable[..., Said]) -> None:
+    said = pkdray("profile", "mfeat_pkdot")
+    assert said.code == 0, said.err
+    assert said.err == ""
+    assert "A sample: fou [76], fac [216], kar [64]" in said.out
+    assert "data import" not in said.out
+    assert "MACs a frame" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("recola_pkd", "--set", "dataset.path=data/mine"), "There is no dataset 'data/mine'"),
+        (
+            ("recola_pkd", "--set", "teachers.encoders.voice.kind=r3d18"),
+            "encoders.voice.kind: a r3d18 encoder",
+        ),
+        (("recola_pdk",), "recola_pkd"),
+    ],
+)
+def test_a_mistake_is_named(pkdray: Callable[..., Said], arguments: tuple[str, ...], part: str) -> None:
+    said = pkdray("profile", *arguments)
+    assert said.code == 2
+    assert part in said.err
+    assert said.out == ""
+
+
+def test_amounts_have_three_digits() -> None:
+    said = [amount(number) for number in (0, 7, 999, 1000, 12_345, 999_500, 1_234_567, 4.88e9, 1.22e11, 1.5e12)]
+    assert said == ["0", "7", "999", "1.00 k", "12.3 k", "1,000 k", "1.23 M", "4.88 G", "122 G", "1,500 G"]
