@@ -16,6 +16,7 @@ from pkdray.errors import ConfigError, DatasetError, InterruptedSweepError, RunE
 from pkdray.interrupts import noticed
 
 if TYPE_CHECKING:
+    from pkdray.config import StudentConfig, TeachersConfig
     from pkdray.data.dataset import Dataset
     from pkdray.data.importers.build import ImportProgress
     from pkdray.models.cost import Cost
@@ -175,6 +176,40 @@ def load_study(space: str, assignments: Sequence[str]) -> tuple[Dataset, Plan]:
     return dataset, make_plan(config, dataset)
 
 
+def check_weights(plan: Plan, runs_dir: Path, address: str | None) -> None:
+    """Refuse to start without the files of pretrained weights, all of them at once.
+
+    On a cluster the files are the nodes' affair, and a pool that is finished needs its teachers' no more.
+
+    Raises:
+        ConfigError: on a local Ray, a file is missing.
+    """
+    from pkdray.search.run import POOLS
+    from pkdray.training.pools import Pool
+
+    if address or os.environ.get("RAY_ADDRESS"):
+        return
+    sections: dict[str, StudentConfig | TeachersConfig] = {"student": plan.config.student}
+    if not Pool.at(runs_dir / POOLS, plan).finished:
+        sections = {"teachers": plan.config.teachers, **sections}
+    missing = [
+        f"{place}.weights: there is no file {encoder.weights}"
+        for section, config in sections.items()
+        for place, encoder in [
+            (f"{section}.encoder", config.encoder),
+            *((f"{section}.encoders.{name}", one) for name, one in config.encoders.items()),
+        ]
+        if encoder.weights is not None and not Path(encoder.weights).expanduser().is_file()
+    ]
+    if missing:
+        raise ConfigError(
+            f"{plan.config.name} starts from pretrained weights that are not here:",
+            details=missing,
+            cure="pkdray downloads nothing: fetch them yourself (docs/datasets.md says where), or start from random "
+            "ones, as with --set student.encoders.face.weights=null.",
+        )
+
+
 def profile(space: str, assignments: Sequence[str], console: Console) -> None:
     """What a study's networks cost; of the licensed sets also where the dataset is not there yet."""
     from pkdray.config import load_config, parse_assignments
@@ -261,6 +296,7 @@ def teach(
 ) -> None:
     """Train a study's teacher pool."""
     dataset, plan = load_study(space, assignments)
+    check_weights(plan, runs_dir, address)
     from pkdray.cluster import connected
 
     with connected(address, verbose=verbose):
@@ -296,6 +332,7 @@ def sweep(
     """Teachers, where they are missing, then a new run."""
     extra = [f"search.trials={trials}"] if trials is not None else []
     dataset, plan = load_study(space, [*assignments, *extra])
+    check_weights(plan, runs_dir, address)
     from pkdray.cluster import connected
     from pkdray.search.run import Run, new_run_path
 

@@ -6,10 +6,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import Said
 
-from pkdray.steps import amount
+from pkdray.data.dataset import Dataset, Modality, write_dataset
+from pkdray.errors import ConfigError
+from pkdray.steps import amount, check_weights, load_study
+from pkdray.training.pools import Pool
 
 
 def test_a_ready_space_is_counted_right_after_installation(pkdray: Callable[..., Said], tmp_path: Path) -> None:
@@ -69,3 +73,54 @@ def test_a_mistake_is_named(pkdray: Callable[..., Said], arguments: tuple[str, .
 def test_amounts_have_three_digits() -> None:
     said = [amount(number) for number in (0, 7, 999, 1000, 12_345, 999_500, 1_234_567, 4.88e9, 1.22e11, 1.5e12)]
     assert said == ["0", "7", "999", "1.00 k", "12.3 k", "1,000 k", "1.23 M", "4.88 G", "122 G", "1,500 G"]
+
+
+STUDY = """
+dataset: {path: %s, prevalent: [film], privileged: [voice]}
+teachers:
+  encoders: {film: {kind: resnet18, weights: weights/a.pth}}
+student:
+  encoders: {film: {kind: resnet18, weights: weights/b.pth}}
+"""
+
+
+@pytest.fixture
+def filmed(small_dataset: Callable[..., Dataset], tmp_path: Path) -> Path:
+    """A study whose encoders start from files that are not there."""
+    dataset = small_dataset()
+    film = np.zeros((len(dataset), 1, 5, 7, 3), np.uint8)
+    modalities = {**dataset.info.modalities, "film": Modality(kind="images", shape=film.shape[1:])}
+    features = {name: dataset.features(name) for name in dataset.info.modalities} | {"film": film}
+    info = dataset.info.model_copy(update={"modalities": modalities})
+    write_dataset(tmp_path / "filmed", info, dataset.samples, features)
+    path = tmp_path / "film.yaml"
+    path.write_text(STUDY % (tmp_path / "filmed"))
+    return path
+
+
+@pytest.mark.parametrize("command", ["teach", "sweep"])
+def test_missing_weights_are_all_told_before_anything_is_made(
+    pkdray: Callable[..., Said], filmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    said = pkdray(command, "film.yaml")
+    assert said.code == 2
+    assert "teachers.encoders.film.weights: there is no file weights/a.pth" in said.err
+    assert "student.encoders.film.weights: there is no file weights/b.pth" in said.err
+    assert "pkdray downloads nothing" in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_weights_are_no_matter_where_they_are_not_needed(
+    pkdray: Callable[..., Said], filmed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pkdray("profile", "film.yaml").code == 0
+    _, plan = load_study(str(filmed), [])
+    check_weights(plan, tmp_path / "runs", "head:6379")
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    check_weights(plan, tmp_path / "runs", None)
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(Pool, "finished", True)
+    with pytest.raises(ConfigError) as told:
+        check_weights(plan, tmp_path / "runs", None)
+    assert told.value.details == ("student.encoders.film.weights: there is no file weights/b.pth",)
