@@ -31,3 +31,18 @@ def test_it_is_what_the_import_will_make(tmp_path: Path, replicas: ModuleType, n
 def test_another_set_is_unknown() -> None:
     with pytest.raises(KeyError):
         expected_info("mfeat")
+
+
+DOCS = Path(__file__).parents[3] / "docs" / "datasets.md"
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="an installed package has no docs")
+@pytest.mark.parametrize(("name", "section"), [("biovid", "## BioVid"), ("recola", "## RECOLA")])
+def test_the_page_about_the_sets_says_the_shapes_and_bytes_that_are_made(name: str, section: str) -> None:
+    text = DOCS.read_text(encoding="utf-8").partition(f"\n{section}")[2].partition("\n## ")[0]
+    modalities = expected_info(name).modalities
+    assert len(modalities) == 4
+    for key, modality in modalities.items():
+        row = next(line for line in text.splitlines() if line.startswith("| ") and f"`{key}`" in line.split("|")[1])
+        assert str(list(modality.shape)) in row
+        assert f"{modality.size * modality.dtype.itemsize:,}" in row
