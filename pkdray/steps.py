@@ -176,10 +176,11 @@ def load_study(space: str, assignments: Sequence[str]) -> tuple[Dataset, Plan]:
     return dataset, make_plan(config, dataset)
 
 
-def check_weights(plan: Plan, runs_dir: Path, address: str | None) -> None:
+def check_weights(plan: Plan, runs_dir: Path, address: str | None, *, student: bool = True) -> None:
     """Refuse to start without the files of pretrained weights, all of them at once.
 
-    On a cluster the files are the nodes' affair, and a pool that is finished needs its teachers' no more.
+    On a cluster the files are the nodes' affair, and a pool that is finished needs its teachers' no more. Without
+    ``student``, the teachers' alone are looked for.
 
     Raises:
         ConfigError: on a local Ray, a file is missing.
@@ -189,9 +190,11 @@ def check_weights(plan: Plan, runs_dir: Path, address: str | None) -> None:
 
     if address or os.environ.get("RAY_ADDRESS"):
         return
-    sections: dict[str, StudentConfig | TeachersConfig] = {"student": plan.config.student}
+    sections: dict[str, StudentConfig | TeachersConfig] = {}
     if not Pool.at(runs_dir / POOLS, plan).finished:
-        sections = {"teachers": plan.config.teachers, **sections}
+        sections["teachers"] = plan.config.teachers
+    if student:
+        sections["student"] = plan.config.student
     missing = [
         f"{place}.weights: there is no file {encoder.weights}"
         for section, config in sections.items()
@@ -296,7 +299,7 @@ def teach(
 ) -> None:
     """Train a study's teacher pool."""
     dataset, plan = load_study(space, assignments)
-    check_weights(plan, runs_dir, address)
+    check_weights(plan, runs_dir, address, student=False)
     from pkdray.cluster import connected
 
     with connected(address, verbose=verbose):
