@@ -250,6 +250,14 @@ def list_datasets(json: Json = False) -> None:
 
 
 @app.command()
+def profile(space: Space, assignments: Assignments = None, json: Json = False) -> None:
+    """What a study's teachers and student cost: parameters and multiply-accumulates. Trains nothing, needs no data."""
+    from pkdray import steps
+
+    steps.profile(space, assignments or [], Console(as_json=json))
+
+
+@app.command()
 def teach(
     space: Space,
     runs_dir: RunsDir = DEFAULT_RUNS,

@@ -16,8 +16,10 @@ from pkdray.errors import ConfigError, DatasetError, InterruptedSweepError, RunE
 from pkdray.interrupts import noticed
 
 if TYPE_CHECKING:
+    from pkdray.config import StudentConfig, TeachersConfig
     from pkdray.data.dataset import Dataset
     from pkdray.data.importers.build import ImportProgress
+    from pkdray.models.cost import Cost
     from pkdray.search.run import Run
     from pkdray.search.sweep import Progress
     from pkdray.training.plan import Plan
@@ -176,11 +178,130 @@ def load_study(space: str, assignments: Sequence[str]) -> tuple[Dataset, Plan]:
     return dataset, make_plan(config, dataset)
 
 
+def check_weights(plan: Plan, runs_dir: Path, address: str | None, *, student: bool = True) -> None:
+    """Refuse to start without the files of pretrained weights, all of them at once.
+
+    On a cluster the files are the nodes' affair, and a pool that is finished needs its teachers' no more. Without
+    ``student``, the teachers' alone are looked for.
+
+    Raises:
+        ConfigError: on a local Ray, a file is missing.
+    """
+    from pkdray.search.run import POOLS
+    from pkdray.training.pools import Pool
+
+    if address or os.environ.get("RAY_ADDRESS"):
+        return
+    sections: dict[str, StudentConfig | TeachersConfig] = {}
+    if not Pool.at(runs_dir / POOLS, plan).finished:
+        sections["teachers"] = plan.config.teachers
+    if student:
+        sections["student"] = plan.config.student
+    missing = [
+        f"{place}.weights: there is no file {encoder.weights}"
+        for section, config in sections.items()
+        for place, encoder in [
+            (f"{section}.encoder", config.encoder),
+            *((f"{section}.encoders.{name}", one) for name, one in config.encoders.items()),
+        ]
+        if encoder.weights is not None and not Path(encoder.weights).expanduser().is_file()
+    ]
+    if missing:
+        raise ConfigError(
+            f"{plan.config.name} starts from pretrained weights that are not here:",
+            details=missing,
+            cure="pkdray downloads nothing: fetch them yourself (docs/datasets.md says where), or start from random "
+            "ones, as with --set student.encoders.face.weights=null.",
+        )
+
+
+def profile(space: str, assignments: Sequence[str], console: Console) -> None:
+    """What a study's networks cost; of the licensed sets also where the dataset is not there yet."""
+    from pkdray.config import load_config, parse_assignments
+    from pkdray.data.importers.extract import MODALITIES
+    from pkdray.shipped import find_yaml
+
+    config = load_config(find_yaml(space), parse_assignments(assignments))
+    path = Path(config.dataset.path).expanduser()
+    if path.name in MODALITIES and not path.exists():
+        from pkdray.data.importers.expected import expected_info
+        from pkdray.training.plan import plan_without_data
+
+        plan = plan_without_data(config, expected_info(path.name))
+        first = [f"pkdray data import {path.name} SRC {config.dataset.path}"]
+        console.say(f"{path} is not there: the shapes are those that `pkdray data import {path.name}` makes.")
+    else:
+        first = []
+        _, plan = load_study(space, assignments)
+    from pkdray.profile import profile as count
+
+    found = count(plan)
+    networks = [*(("teacher", one) for one in found.teachers), ("student", found.student)]
+    shapes = {name: list(plan.info.modalities[name].shape) for name in [*plan.prevalent, *plan.privileged]}
+
+    def counts(cost: Cost) -> dict[str, float]:
+        return {**cost._asdict(), "macs_per_frame": cost.macs / found.frames}
+
+    about = {
+        "study": plan.config.name,
+        "shapes": shapes,
+        "target_frames": plan.info.target_frames,
+        "networks": [
+            {
+                "role": role,
+                "name": network.name,
+                "modalities": list(network.modalities),
+                **counts(network.total),
+                "parts": {name: counts(part) for name, part in network.parts.items()},
+            }
+            for role, network in networks
+        ],
+        "student_share": found.share,
+    }
+    framed = found.frames > 1
+    rows = []
+    for role, network in networks:
+        lines = [(role if role == "student" else f"{role} {network.name}", network.total)]
+        lines += [(f"  {name}", part) for name, part in network.parts.items()]
+        for name, part in lines:
+            cells = [name, amount(part.parameters), amount(part.trainable), amount(part.macs)]
+            rows.append([*cells, amount(part.macs / found.frames)] if framed else cells)
+    console.table(
+        plan.config.name,
+        ["", "parameters", "trainable", "MACs a sample", *([f"MACs a frame (1/{found.frames})"] if framed else [])],
+        rows,
+    )
+    parameters, macs = (100 * found.share[key] for key in ("parameters", "macs"))
+    console.result(
+        about,
+        "A sample: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()) + ".",
+        f"The student has {parameters:.1f} % of the parameters and {macs:.1f} % of the MACs of the teacher "
+        f"{found.teachers[0].name}.",
+        *next_steps(*first, f"pkdray sweep {space}"),
+    )
+
+
+def amount(number: float) -> str:
+    """A count in thousands (k), millions (M) or billions (G), to three digits or more.
+
+    Example:
+        >>> amount(1536), amount(39_700_000), amount(10.2e9), amount(128), amount(999_999), amount(0)
+        ('1.54 k', '39.7 M', '10.2 G', '128', '1,000 k', '0')
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            value = number / size
+            digits = max(0, 3 - len(str(int(value))))
+            return f"{value:,.{digits}f} {unit}"
+    return f"{number:,.0f}"
+
+
 def teach(
     space: str, runs_dir: Path, assignments: Sequence[str], console: Console, *, address: str | None, verbose: bool
 ) -> None:
     """Train a study's teacher pool."""
     dataset, plan = load_study(space, assignments)
+    check_weights(plan, runs_dir, address, student=False)
     from pkdray.cluster import connected
 
     with connected(address, verbose=verbose):
@@ -216,6 +337,7 @@ def sweep(
     """Teachers, where they are missing, then a new run."""
     extra = [f"search.trials={trials}"] if trials is not None else []
     dataset, plan = load_study(space, [*assignments, *extra])
+    check_weights(plan, runs_dir, address)
     from pkdray.cluster import connected
     from pkdray.search.run import Run, new_run_path
 

@@ -29,7 +29,7 @@ FLOORS = [
     ["embeddings"],
     ["training"],
     ["search"],
-    ["evaluate", "export", "report"],
+    ["evaluate", "export", "profile", "report"],
     ["predict"],
     ["steps", "demo", "cli", "console", "cluster", "interrupts", "shipped", "__main__"],
 ]

@@ -238,7 +238,8 @@ def open_dataset(name_or_path: str | Path, verify: bool = True) -> Dataset:
     if not path.exists():
         raise DatasetError(
             f"There is no dataset '{name_or_path}': neither a folder nor a bundled dataset.",
-            cure=f"Give a dataset's folder or one of the bundled datasets: {', '.join(bundled)}.",
+            cure="Give a dataset's folder (`pkdray data import` makes one) or one of the bundled datasets: "
+            f"{', '.join(bundled)}.",
         )
     return Dataset.open(path, verify)
 

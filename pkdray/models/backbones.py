@@ -9,7 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pkdray.config import EncoderConfig
-from pkdray.models.encoder import Encoder, ShapeError
+from pkdray.models.encoder import Encoder
+from pkdray.models.shapes import check_shape
 from pkdray.models.tcn import TCNEncoder
 from pkdray.models.visual import build_r3d18, build_resnet18, build_vgg19
 
@@ -86,21 +87,14 @@ Shape = tuple[int, ...]
 
 
 def _mlp(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
-    if len(shape) not in (1, 2):
-        raise ShapeError(
-            f"an mlp encoder needs features of shape [d] or [T, d], not {list(shape)}.",
-            cure="Use kind resnet18, vgg19_gru or r3d18 for images, or extract features first.",
-        )
     return MLPEncoder(shape[-1], config.hidden, config.dropout, per_frame=per_frame)
 
 
 def _gru(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
-    _needs_frames("gru", shape)
     return GRUEncoder(shape[-1], config.hidden, config.dropout, per_frame=per_frame)
 
 
 def _tcn(config: EncoderConfig, shape: Shape, per_frame: bool) -> Encoder:
-    _needs_frames("tcn", shape)
     return TCNEncoder(shape[-1], config.hidden, config.dropout, per_frame=per_frame)
 
 
@@ -139,6 +133,7 @@ def build_encoder(config: EncoderConfig, shape: Sequence[int], *, per_frame: boo
         ShapeError: the kind cannot take samples of this shape.
         CheckpointError: the file of weights is missing, damaged or of another network.
     """
+    check_shape(config.kind, shape)
     encoder = ENCODERS[config.kind](config, tuple(shape), per_frame)
     encoder.learning_rate = config.learning_rate
     return encoder
@@ -156,12 +151,3 @@ def align_frames(features: dict[str, Tensor]) -> dict[str, Tensor]:
         name: value if value.ndim == 3 else value.unsqueeze(1).expand(-1, frames, -1)
         for name, value in features.items()
     }
-
-
-def _needs_frames(kind: str, shape: Shape) -> None:
-    if len(shape) != 2:
-        raise ShapeError(
-            f"a {kind} encoder needs features of shape [T, d], not {list(shape)}: use kind mlp"
-            if len(shape) == 1
-            else f"a {kind} encoder needs features of shape [T, d], not {list(shape)}: use a kind for images"
-        )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pkdray.config import EncoderConfig
-from pkdray.models.encoder import Encoder, ShapeError
+from pkdray.models.encoder import Encoder
 from pkdray.models.weights import load_pretrained
 
 FEATURES = 512
@@ -33,7 +33,6 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of ImageNet's channels in [0, 1], with which torchvision's image networks were trained."""
 KINETICS = ((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 """Mean and deviation of Kinetics-400's channels in [0, 1], with which torchvision's R3D-18 was trained."""
-_SMALLEST_VGG = 32
 
 
 class Head(Protocol):
@@ -167,17 +166,10 @@ def build_vgg19(config: EncoderConfig, shape: tuple[int, ...], *, per_frame: boo
     Source: Simonyan and Zisserman (2015), configuration E; PKD (2023) for the GRU.
 
     Raises:
-        ShapeError: samples are no sequences of RGB pictures of 32 x 32 or more.
         CheckpointError: the file of weights is missing, damaged or of another network.
     """
     from torchvision.models.vgg import cfgs, make_layers
 
-    if len(shape) != 4 or shape[-1] != 3 or min(shape[1:3]) < _SMALLEST_VGG:
-        raise ShapeError(
-            f"a {config.kind} encoder needs frames of shape [T, H, W, 3] with H and W of at least {_SMALLEST_VGG}, "
-            f"not {list(shape)}.",
-            cure="Store face crops as RGB, channels last, or choose another kind.",
-        )
     # Only the convolutions: torchvision's whole VGG19 would draw 124 million weights for a classifier to throw away.
     network = nn.Sequential(OrderedDict(features=make_layers(cfgs["E"], batch_norm=False)))
     for module in network.modules():
@@ -197,16 +189,10 @@ def build_r3d18(config: EncoderConfig, shape: tuple[int, ...], *, per_frame: boo
     Source: Tran et al. (2018), A closer look at spatiotemporal convolutions.
 
     Raises:
-        ShapeError: samples are neither a clip nor a sequence of clips.
         CheckpointError: the file of weights is missing, damaged or of another network.
     """
     from torchvision.models.video import r3d_18
 
-    if len(shape) not in (4, 5) or shape[-1] != 3:
-        raise ShapeError(
-            f"a {config.kind} encoder needs clips of shape [F, H, W, 3] or [L, F, H, W, 3], not {list(shape)}.",
-            cure="Store face crops as RGB, channels last, or choose another kind.",
-        )
     network = _convolutions(r3d_18(weights=None, progress=False))
     _load(network, config, "r3d_18", "fc.")
     nested = len(shape) == 5
@@ -229,17 +215,10 @@ def build_resnet18(config: EncoderConfig, shape: tuple[int, ...], *, per_frame: 
     Source: He et al. (2016).
 
     Raises:
-        ShapeError: samples have none of these shapes.
         CheckpointError: the file of weights is missing, damaged or of another network.
     """
     from torchvision.models import resnet18
 
-    if len(shape) not in (2, 3, 4) or (len(shape) > 2 and shape[-1] not in (1, 3)):
-        raise ShapeError(
-            f"a {config.kind} encoder needs samples of shape [T, bins], [H, W, C] or [T, H, W, C] with one or three "
-            f"channels C, not {list(shape)}.",
-            cure="Store pictures channels last, or choose another kind.",
-        )
     whole = resnet18(weights=None, progress=False)
     if len(shape) == 2 or shape[-1] == 1:
         whole.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)

@@ -20,6 +20,7 @@ from pkdray.data.dataset import Dataset, DatasetInfo
 from pkdray.errors import ConfigError
 from pkdray.files import fingerprint
 from pkdray.models.networks import TaskShape
+from pkdray.models.shapes import fitting_kinds, shape_fault
 from pkdray.training.metrics import METRICS, Metric
 
 POOL_FORMAT = 1
@@ -113,7 +114,26 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     Raises:
         ConfigError: unknown modality, teacher, metric or fold, a domain that the task does not have; all at once.
     """
-    info = dataset.info
+    # Absolute: the workers that open it may run in another folder.
+    path = str(dataset.path.resolve())
+    faults = _gate_faults(config, dataset)
+    fold = config.dataset.fold
+    if fold is not None and fold >= dataset.folds:
+        declared = f"folds 0 to {dataset.folds - 1}" if dataset.folds else "no folds"
+        faults.append(f"dataset.fold: is {fold}, but {dataset.info.name} declares {declared}")
+    return _resolved(config, dataset.info, path, dataset.fingerprint, faults)
+
+
+def plan_without_data(config: Config, info: DatasetInfo) -> Plan:
+    """Resolve a config against what is known of a dataset that is not there: enough to build networks.
+
+    Raises:
+        ConfigError: as `make_plan`, but for what depends on the samples (folds, and sequences for the gate).
+    """
+    return _resolved(config, info, config.dataset.path, "", [])
+
+
+def _resolved(config: Config, info: DatasetInfo, path: str, dataset_fingerprint: str, of_samples: list[str]) -> Plan:
     modalities = list(info.modalities)
     named = [*config.dataset.prevalent, *(config.dataset.privileged or [])]
     faults = [
@@ -131,15 +151,13 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     metric, metric_faults = _resolve_metric(config.search.metric, info.task)
     faults += pool_faults + metric_faults
     faults += _frame_faults(config, info, available)
-    faults += _encoder_faults("teachers", config.teachers, info, available, {})
-    faults += _encoder_faults("student", config.student, info, config.dataset.prevalent, config.search.space)
+    seen = [name for name in available if any(name in member.modalities for member in pool.values())]
+    faults += _encoder_faults("teachers", config.teachers, info, available, seen, {})
+    prevalent = config.dataset.prevalent
+    faults += _encoder_faults("student", config.student, info, prevalent, prevalent, config.search.space)
     faults += _task_loss_faults(config, info.task)
     faults += _method_faults(config, pool, info.task)
-    faults += _gate_faults(config, dataset)
-    fold = config.dataset.fold
-    if fold is not None and fold >= dataset.folds:
-        declared = f"folds 0 to {dataset.folds - 1}" if dataset.folds else "no folds"
-        faults.append(f"dataset.fold: is {fold}, but {info.name} declares {declared}")
+    faults += of_samples
     if faults:
         raise ConfigError(
             f"{config.name} does not fit the dataset {info.name}:",
@@ -155,8 +173,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
             "task_loss": config.task_loss or TASK_LOSSES[info.task][0],
         }
     )
-    # Absolute: the workers that open it may run in another folder.
-    return Plan(resolved, info, str(dataset.path.resolve()), dataset.fingerprint, pool, metric)
+    return Plan(resolved, info, path, dataset_fingerprint, pool, metric)
 
 
 def _resolve_pool(config: TeachersConfig, available: list[str]) -> tuple[TeachersConfig, dict[str, Member], list[str]]:
@@ -221,23 +238,31 @@ def _encoder_faults(
     config: TeachersConfig | StudentConfig,
     info: DatasetInfo,
     available: list[str],
+    seen: list[str],
     space: Mapping[str, list[Parameter]],
 ) -> list[str]:
+    """Encoders of nothing, and kinds, searched ones too, that cannot take what the modalities look like."""
     faults = [
         f"{section}.encoders: {name} is not among {', '.join(available)}"
         for name in config.encoders
         if name not in available
     ]
-    for name in available:
-        kinds = {config.encoders.get(name, config.encoder).kind}
-        kinds.update(_choices(space.get(f"{section}.encoders.{name}.kind", [])))
-        if name not in config.encoders:
-            kinds.update(_choices(space.get(f"{section}.encoder.kind", [])))
-        if "gru" in kinds and name in info.modalities and len(info.modalities[name].shape) != 2:
-            faults.append(
-                f"{section}: a gru needs sequences, but {name} is one vector a sample; set "
-                f"{section}.encoders.{name}.kind to mlp"
-            )
+    for name in seen:
+        if name not in info.modalities:
+            continue
+        shape = info.modalities[name].shape
+        own = f"{section}.encoders.{name}.kind"
+        where = own if name in config.encoders else f"{section}.encoder.kind"
+        # The fixed kind counts beside the searched ones: the lower bound is trained with it.
+        places = {config.encoders.get(name, config.encoder).kind: where}
+        for path in dict.fromkeys((where, own)):
+            for kind in _choices(space.get(path, [])):
+                places.setdefault(kind, f"search.space.{path}")
+        cure = f"set {own} to {' or '.join(fitting_kinds(shape))}"
+        for kind, place in places.items():
+            fault = shape_fault(kind, shape)
+            if fault is not None:
+                faults.append(f"{place}: {fault}, as {name} is; {cure}")
     return faults
 
 

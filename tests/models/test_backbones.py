@@ -80,7 +80,7 @@ def test_dropout_is_active_in_training_alone(kind):
 
 
 def test_a_gru_refuses_vectors_and_says_what_to_do():
-    with pytest.raises(ValueError, match=r"\[T, d\], not \[7\]: use kind mlp"):
+    with pytest.raises(ValueError, match=r"\[T, d\], not \[7\]\.\nChoose kind mlp\."):
         encoder("gru", (7,))
 
 

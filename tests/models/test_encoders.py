@@ -131,16 +131,16 @@ def test_a_state_dict_says_everything(kind, shape):
     ("kind", "shape", "message"),
     [
         ("mlp", (5, 7, 3), r"\[T, d\], not \[5, 7, 3\]"),
-        ("gru", (7,), r"\[T, d\], not \[7\]: use kind mlp"),
-        ("tcn", (7,), r"\[T, d\], not \[7\]: use kind mlp"),
-        ("tcn", (5, 7, 3, 3), "use a kind for images"),
+        ("gru", (7,), r"\[T, d\], not \[7\]\.\nChoose kind mlp\."),
+        ("tcn", (7,), r"\[T, d\], not \[7\]\.\nChoose kind mlp\."),
+        ("tcn", (5, 7, 3, 1), "Choose kind resnet18"),
         ("vgg19_gru", (5, 31, 64, 3), r"at least 32, not \[5, 31, 64, 3\]"),
         ("vgg19_gru", (5, 64, 64, 1), r"\[T, H, W, 3\]"),
         ("vgg19_gru", (64, 64, 3), r"\[T, H, W, 3\]"),
         ("r3d18", (8, 3, 64, 64), r"\[F, H, W, 3\] or \[L, F, H, W, 3\], not \[8, 3, 64, 64\]"),
         ("r3d18_lstm", (64, 64, 3), "a r3d18_lstm encoder needs clips"),
         ("resnet18", (7,), r"\[T, bins\]"),
-        ("resnet18", (3, 64, 64), r"one or three channels C, not \[3, 64, 64\]"),
+        ("resnet18", (3, 64, 64), r"with C = 1 or 3, not \[3, 64, 64\]"),
     ],
 )
 def test_a_shape_that_does_not_fit_is_told(kind, shape, message):

@@ -6,9 +6,11 @@ import pickle
 
 import pytest
 
-from pkdray.data.dataset import write_dataset
+from pkdray.config import apply_overrides, build_config
+from pkdray.data.dataset import DatasetInfo, write_dataset
+from pkdray.data.info import Modality
 from pkdray.errors import ConfigError
-from pkdray.training.plan import Member
+from pkdray.training.plan import Member, plan_without_data
 
 
 def faults(plan, dataset, overrides) -> list[str]:
@@ -222,20 +224,22 @@ def test_it_travels(small_dataset, plan):
             "classification",
             "vectors",
             {"student.encoder.kind": "gru"},
-            "student: a gru needs sequences, but face is one vector a sample; set student.encoders.face.kind to mlp",
+            "student.encoder.kind: a gru encoder needs features of shape [T, d], not [5], as face is; set "
+            "student.encoders.face.kind to mlp",
         ),
         (
             "classification",
             "sequences",
             {"teachers.encoder.kind": "gru"},
-            "teachers: a gru needs sequences, but heart is one vector a sample; set teachers.encoders.heart.kind to "
-            "mlp",
+            "teachers.encoder.kind: a gru encoder needs features of shape [T, d], not [3], as heart is; set "
+            "teachers.encoders.heart.kind to mlp",
         ),
         (
             "classification",
             "vectors",
             {"search.space": {"student.encoder.kind": {"choice": ["mlp", "gru"]}}},
-            "student: a gru needs sequences, but face is one vector a sample; set student.encoders.face.kind to mlp",
+            "search.space.student.encoder.kind: a gru encoder needs features of shape [T, d], not [5], as face is; set "
+            "student.encoders.face.kind to mlp",
         ),
         (
             "classification",
@@ -292,6 +296,67 @@ def test_all_faults_are_told_at_once(small_dataset, plan):
     assert len(told) == 6
     for part in ("'smell'", "folds 0 to 4", "'beauty'", "kl compares", "tutor", "voice is not among"):
         assert sum(part in fault for fault in told) == 1, part
+
+
+IMAGES = DatasetInfo(
+    name="raw",
+    task="classification",
+    classes=("calm", "pain"),
+    modalities={
+        "face": Modality(kind="images", shape=(6, 40, 36, 3)),
+        "mouth": Modality(kind="images", shape=(6, 20, 18, 3)),
+        "emg": Modality(shape=(17, 9)),
+        "age": Modality(shape=(1,)),
+    },
+)
+
+
+def image_faults(overrides):
+    base = {"name": "raw", "dataset": {"path": "raw", "prevalent": ["face"]}}
+    with pytest.raises(ConfigError) as told:
+        plan_without_data(build_config(apply_overrides(base, overrides)), IMAGES)
+    return list(told.value.details)
+
+
+def test_every_encoder_that_does_not_fit_its_modality_is_told_at_once():
+    pictures = "set {}.encoders.{}.kind to {}r3d18 or r3d18_lstm or resnet18"
+    assert image_faults(
+        {
+            "teachers.encoder.kind": "tcn",
+            "teachers.encoders": {"mouth": {"kind": "vgg19_gru"}, "emg": {"kind": "r3d18"}},
+            "search.space": {"student.encoder.kind": {"choice": ["mlp", "vgg19_gru", "gru"]}},
+        }
+    ) == [
+        "teachers.encoder.kind: a tcn encoder needs features of shape [T, d], not [6, 40, 36, 3], as face is; "
+        + pictures.format("teachers", "face", "vgg19_gru or "),
+        "teachers.encoders.mouth.kind: a vgg19_gru encoder needs frames of shape [T, H, W, 3] with H and W of at least "
+        "32, not [6, 20, 18, 3], as mouth is; " + pictures.format("teachers", "mouth", ""),
+        "teachers.encoders.emg.kind: a r3d18 encoder needs clips of shape [F, H, W, 3] or [L, F, H, W, 3], not "
+        "[17, 9], as emg is; set teachers.encoders.emg.kind to mlp or gru or tcn or resnet18",
+        "teachers.encoder.kind: a tcn encoder needs features of shape [T, d], not [1], as age is; set "
+        "teachers.encoders.age.kind to mlp",
+        "student.encoder.kind: an mlp encoder needs features of shape [d] or [T, d], not [6, 40, 36, 3], as face is; "
+        + pictures.format("student", "face", "vgg19_gru or "),
+        "search.space.student.encoder.kind: a gru encoder needs features of shape [T, d], not [6, 40, 36, 3], as face "
+        "is; " + pictures.format("student", "face", "vgg19_gru or "),
+    ]
+
+
+def test_an_encoder_of_a_modality_that_no_teacher_sees_is_never_built_and_no_fault():
+    vgg = {"kind": "vgg19_gru"}
+    overrides = {
+        "teachers.encoder": vgg,
+        "student.encoder": vgg,
+        "teachers.pool": [{"name": "one", "modalities": None}],
+    }
+    assert len(image_faults(overrides)) == 3
+    overrides["teachers.pool"] = [{"name": "one", "modalities": ["face", "mouth"]}]
+    assert len(image_faults(overrides)) == 1
+    overrides["teachers.pool"] = [{"name": "one", "modalities": ["face"]}]
+    base = {"name": "raw", "dataset": {"path": "raw", "prevalent": ["face"]}}
+    planned = plan_without_data(build_config(apply_overrides(base, overrides)), IMAGES)
+    assert planned.shapes(planned.pool["one"].modalities) == {"face": (6, 40, 36, 3)}
+    assert planned.dataset_path == "raw"
 
 
 def test_a_gru_where_there_are_sequences_is_no_fault(small_dataset, plan):
