@@ -40,6 +40,7 @@ Modalities = Annotated[list[str] | None, typer.Option("--modality", help="Only t
 ProtocolName = Annotated[str | None, typer.Option("--protocol", help="How subjects are dealt to splits and folds.")]
 Every = Annotated[int, typer.Option(min=1, help="Look for faces in every so many frames, and interpolate between.")]
 MinFace = Annotated[int, typer.Option("--min-face", min=12, help="Pixels of the smallest face to look for.")]
+Size = Annotated[int, typer.Option(min=1, help="Pixels of a face's picture, which is square.")]
 Gaps = Annotated[str, typer.Option(help="retain: frames without a face repeat the last one. black: they are black.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="A trial with so many samples.")]
 ImportSeed = Annotated[int, typer.Option("--seed", help="Of what the protocol leaves to chance.")]
@@ -127,6 +128,7 @@ def import_biovid(
     signals: Annotated[str | None, typer.Option(help="filtered or raw; default: what there is.")] = None,
     biosignals: Annotated[str, typer.Option(help="spectrogram or waveform.")] = "spectrogram",
     emg: Annotated[str | None, typer.Option(help="emg_trapezius (default in A), emg_corrugator ...")] = None,
+    size: Size = 112,
     every: Every = 1,
     min_face: MinFace = 40,
     gaps: Gaps = "retain",
@@ -146,7 +148,14 @@ def import_biovid(
         Console(as_json=json),
         modalities=modality or [],
         scanning={"part": part, "classes": classes, "signals": signals},
-        making={"biosignals": biosignals, "emg": emg, "every": every, "min_face_size": min_face, "gaps": gaps},
+        making={
+            "biosignals": biosignals,
+            "emg": emg,
+            "size": size,
+            "every": every,
+            "min_face_size": min_face,
+            "gaps": gaps,
+        },
         protocol=protocol,
         seed=seed,
         limit=limit,
@@ -167,6 +176,7 @@ def import_affwild2(
         int, typer.Option(min=1, help="With --window 1: frames from one clip to the next; 1 gives each frame one.")
     ] = 32,
     modality: Modalities = None,
+    size: Size = 112,
     gaps: Gaps = "retain",
     limit: Limit = None,
     seed: ImportSeed = 0,
@@ -183,7 +193,7 @@ def import_affwild2(
         Console(as_json=json),
         modalities=modality or [],
         scanning={"window": window, "stride": stride},
-        making={"gaps": gaps},
+        making={"size": size, "gaps": gaps},
         protocol=protocol,
         seed=seed,
         limit=limit,
@@ -202,6 +212,11 @@ def import_recola(
     delay: Annotated[
         float, typer.Option(min=0, help="Seconds that the labels lag behind; estimate it on train alone.")
     ] = 0.0,
+    voice: Annotated[
+        str,
+        typer.Option(help="spectrogram: one picture a second, for resnet18. frames: a row a label, for gru or mlp."),
+    ] = "spectrogram",
+    size: Size = 112,
     every: Every = 1,
     min_face: MinFace = 40,
     gaps: Gaps = "retain",
@@ -221,7 +236,7 @@ def import_recola(
         Console(as_json=json),
         modalities=modality or [],
         scanning={"physio": signals},
-        making={"every": every, "min_face_size": min_face, "gaps": gaps},
+        making={"voice": voice, "size": size, "every": every, "min_face_size": min_face, "gaps": gaps},
         protocol=protocol,
         seed=seed,
         limit=limit,

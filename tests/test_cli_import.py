@@ -79,7 +79,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (
             "recola",
             ("--every", "25"),
-            {"face": [25, 112, 112, 3], "voice": [25, 256], "ecg": [25, 10], "eda": [25, 10]},
+            {"face": [25, 112, 112, 3], "voice": [100, 64, 1], "ecg": [25, 10], "eda": [25, 10]},
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_dry_run_writes_nothing(pkdray: Callable[..., Said], sets: Path, tmp_p
     said = pkdray("data", "import", "recola", str(sets / "recola"), "out", "--dry-run")
     assert said.code == 0, said.err
     assert said.out.startswith("recola: 6 samples of 3 subjects, 0 samples left out")
-    assert "To make: 6 samples of face [25, 112, 112, 3], voice [25, 256], ecg [25, 10], eda [25, 10]" in said.out
+    assert "To make: 6 samples of face [25, 112, 112, 3], voice [100, 64, 1], ecg [25, 10], eda [25, 10]" in said.out
     assert list(tmp_path.iterdir()) == []
     about = json.loads(pkdray("data", "import", "recola", str(sets / "recola"), "out", "--dry-run", "--json").out)
     assert about["to_make"] == 6

@@ -46,12 +46,12 @@ SETS: dict[str, dict[str, Any]] = {
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "biovid": {"face": (75, 112, 112, 3), "emg": (127, 65), "ecg": (127, 65), "gsr": (127, 65)},
     "affwild2": {"face": (16, 8, 112, 112, 3), "voice": (16, 107, 64, 1)},
-    "recola": {"face": (25, 112, 112, 3), "voice": (25, 256), "ecg": (25, 10), "eda": (25, 10)},
+    "recola": {"face": (25, 112, 112, 3), "voice": (100, 64, 1), "ecg": (25, 10), "eda": (25, 10)},
 }
 TINY: dict[str, dict[str, tuple[int, ...]]] = {
     "biovid": {"face": (9, 32, 33, 3), "emg": (33, 17)},
     "affwild2": {"face": (3, 8, 16, 17, 3), "voice": (3, 33, 17, 1)},
-    "recola": {"face": (3, 32, 33, 3), "voice": (3, 64)},
+    "recola": {"face": (3, 32, 33, 3), "voice": (33, 17, 1)},
 }
 RECORDED = [name for name in shipped() if name.partition("_")[0] in SETS]
 BASES = [name for name in RECORDED if not name.endswith("_faithful")]

@@ -22,9 +22,9 @@ class Modality(BaseModel):
 
     Args:
         kind: ``features``, one array of float32 a sample, or ``images``, one sequence of uint8 RGB images.
-        shape: features are ``(d,)``, one vector a sample; ``(T, d)``, a sequence of T frames; or ``(T, H, W, 1)``, a
-            sequence of T pictures of one channel, such as spectrograms. Images are ``(T, H, W, 3)`` or, a sequence of L
-            clips of F images each, ``(L, F, H, W, 3)``.
+        shape: features are ``(d,)``, one vector a sample; ``(T, d)``, a sequence of T frames; ``(H, W, 1)``, one
+            picture of one channel, such as a spectrogram; or ``(T, H, W, 1)``, a sequence of T of them. Images are
+            ``(T, H, W, 3)`` or, a sequence of L clips of F images each, ``(L, F, H, W, 3)``.
         rate: frames a second (Hz) of a sequence, where known.
 
     Example:
@@ -46,16 +46,16 @@ class Modality(BaseModel):
     @model_validator(mode="after")
     def _shape_of_its_kind(self) -> Self:
         axes, channels = len(self.shape), self.shape[-1]
-        if self.kind == "features" and axes > 2 and (axes != 4 or channels != 1):
-            raise ValueError(f"features have a shape of [d], [T, d] or [T, H, W, 1], not {list(self.shape)}")
+        if self.kind == "features" and axes > 2 and (axes > 4 or channels != 1):
+            raise ValueError(f"features have a shape of [d], [T, d], [H, W, 1] or [T, H, W, 1], not {list(self.shape)}")
         if self.kind == "images" and (axes not in (4, 5) or channels != 3):
             raise ValueError(f"images have a shape of [T, H, W, 3] or [L, F, H, W, 3], not {list(self.shape)}")
         return self
 
     @property
     def frames(self) -> int | None:
-        """T of a sequence, L of a sequence of clips, None for one vector a sample."""
-        return self.shape[0] if len(self.shape) > 1 else None
+        """T of a sequence, L of a sequence of clips, None for one vector or one picture a sample."""
+        return self.shape[0] if len(self.shape) not in (1, 3) else None
 
     @property
     def dtype(self) -> np.dtype:

@@ -402,6 +402,8 @@ def _notes(name: str, options: MediaOptions, protocol: str, seed: int) -> str:
     foreign = {"modalities"}
     if name != "biovid":
         foreign |= {"biosignals", "emg"}
+    if name != "recola":
+        foreign |= {"voice"}
     if name != "affwild2":
         foreign |= {"window"}
     if name == "affwild2":

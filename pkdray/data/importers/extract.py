@@ -12,8 +12,9 @@ What a sample has, by set and modality (T first):
 * affwild2, 32 frames: ``face`` images [8, size, size, 3] of every fourth; ``voice`` log-mel [107, 64], standardised by
   the published mean and std. In windows of N such clips ``face`` [N, 8, size, size, 3]; ``voice`` [N, 107, 64, 1], a
   picture of one channel a clip.
-* recola, 1 s with 25 labels: ``face`` images [25, size, size, 3]; ``voice`` [25, 256], in each row the four columns of
-  64 mels (10 ms each, in dB) that begin within the label's 40 ms; ``ecg`` and ``eda`` [25, 10], in each row the ten
+* recola, 1 s with 25 labels: ``face`` images [25, size, size, 3]; ``voice`` log-mel [100, 64, 1], one
+  picture of 64 mels every 10 ms in dB; or, in frames, [25, 256], in each row the four columns that begin within the
+  label's 40 ms; ``ecg`` and ``eda`` [25, 10], in each row the ten
   samples within them.
 
 A frame without a face takes its neighbour's within the sample alone: nothing comes in from the sample before. In a
@@ -80,6 +81,7 @@ class MediaOptions:
         gaps: ``retain`` repeats the last face where none was found, and refuses a sample without any; ``black`` leaves
             black pictures, even throughout a sample.
         biosignals: BioVid's as log ``spectrogram`` or as ``waveform``.
+        voice: RECOLA's as one log-mel ``spectrogram`` a second, or cut into ``frames``, a row a label.
         emg: which of BioVid's three EMG channels is ``emg``.
         unfiltered: biosignals are raw and still to be filtered, over the whole recording, before a sample is cut.
         window: how many of Aff-Wild2's clips a sample has.
@@ -95,6 +97,7 @@ class MediaOptions:
     every: int = 1
     gaps: Gaps = "retain"
     biosignals: Literal["spectrogram", "waveform"] = "spectrogram"
+    voice: Literal["spectrogram", "frames"] = "spectrogram"
     emg: str = "emg_trapezius"
     unfiltered: bool = False
     window: int = 1
@@ -111,6 +114,7 @@ class MediaOptions:
         for name, said, known in (
             ("gaps", self.gaps, ("retain", "black")),
             ("biosignals", self.biosignals, ("spectrogram", "waveform")),
+            ("voice", self.voice, ("spectrogram", "frames")),
             ("emg", self.emg, tuple(one for one in biovid.CHANNELS if one.startswith("emg_"))),
         ):
             if said not in known:
@@ -174,6 +178,8 @@ def described(name: str, options: MediaOptions) -> dict[str, Modality]:
                 made[one] = Modality(kind=made[one].kind, shape=(options.window, *made[one].shape, *channels))
         elif one == "face":
             made[one] = images(recola.CLIP_LABELS, recola.GOLD_RATE)
+        elif one == "voice" and options.voice == "spectrogram":
+            made[one] = Modality(shape=(recola.CLIP_LABELS * _RECOLA_COLUMNS, 64, 1))
         else:
             width = 64 * _RECOLA_COLUMNS if one == "voice" else _RECOLA_SAMPLES
             made[one] = Modality(shape=(recola.CLIP_LABELS, width), rate=recola.GOLD_RATE)
@@ -313,7 +319,8 @@ def extract_recola(recording: Recording, options: MediaOptions, sources: Sources
         sound = _cut_sound(sources, recording.sources["audio"], spectrogram.RECOLA.rate_hz, start, end, report)
         mel = spectrogram.log_mel(sound, spectrogram.RECOLA, rate_hz=spectrogram.RECOLA.rate_hz)
         # The 101st column is centred on the clip's end, where the next clip's first is.
-        arrays["voice"] = mel.T[: labels * _RECOLA_COLUMNS].reshape(labels, -1)
+        columns = mel.T[: labels * _RECOLA_COLUMNS]
+        arrays["voice"] = columns[..., None] if options.voice == "spectrogram" else columns.reshape(labels, -1)
     for name in ("ecg", "eda"):
         if name in options.modalities:
             path = recording.sources["biosignals"]

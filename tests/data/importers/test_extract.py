@@ -294,9 +294,12 @@ class TestRecola:
         assert result.report == {"frames": 25, "faces": 25, "retained": 0}
         sound, rate = audio.read_audio(one.sources["audio"], rate_hz=16_000, start_s=1, end_s=2)
         mel = spectrogram.log_mel(sound, spectrogram.RECOLA, rate_hz=rate)
+        rows = made("recola", one, modalities=("voice",), voice="frames").arrays["voice"]
         for label in (0, 7, 24):
             wanted = mel[:, 4 * label : 4 * label + 4].T.ravel()
-            np.testing.assert_allclose(result.arrays["voice"][label], wanted, atol=1e-4)
+            np.testing.assert_allclose(rows[label], wanted, atol=1e-4)
+        assert result.arrays["voice"].shape == (100, 64, 1)
+        np.testing.assert_array_equal(result.arrays["voice"][..., 0].reshape(25, 256), rows)
         signals = biosignals.read_recola_physio(one.sources["biosignals"])
         for name in ("ecg", "eda"):
             wanted = signals.channels[name][250:500].astype(np.float32)
