@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pkdray.files import write_json
 from pkdray.search.results import load_student, trial_overrides, write_best, write_predictions
 from pkdray.search.run import Run
 from pkdray.search.sweep import study_arrays
+from pkdray.training.frozen import with_steps
 from pkdray.training.inputs import as_rows, split_arrays, student_rows
 from pkdray.training.metrics import evaluate as evaluate_metrics
 from pkdray.training.plan import Plan
@@ -177,23 +179,29 @@ def _retrain_all(
     )(_retrain)
     plan_reference = ray.put(plan)
     pending = {
-        name: [retrain.remote(plan_reference, overrides, shared, seed) for seed in seeds]
+        name: [retrain.remote(plan_reference, overrides, shared, seed, pool.frozen.resolve()) for seed in seeds]
         for name, overrides in candidates.items()
     }
     return {name: ray.get(references) for name, references in pending.items()}
 
 
-def _retrain(plan: Plan, overrides: dict[str, Any], shared: SharedArrays, seed: int) -> Scores:
+def _retrain(plan: Plan, overrides: dict[str, Any], shared: SharedArrays, seed: int, frozen: Path) -> Scores:
     torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
     device = "cuda" if plan.config.resources.gpus_per_trial else "cpu"
-    return retrain(plan, overrides, shared.get(), seed, device=device)
+    return retrain(plan, overrides, shared.get(), seed, device=device, frozen=frozen)
 
 
 def retrain(
-    plan: Plan, overrides: dict[str, Any], arrays: Mapping[str, Arrays], seed: int, device: str = "cpu"
+    plan: Plan,
+    overrides: dict[str, Any],
+    arrays: Mapping[str, Arrays],
+    seed: int,
+    device: str = "cpu",
+    frozen: Path | None = None,
 ) -> Scores:
     """Train one configuration with one seed; the epoch is chosen on validation, then both splits are scored."""
     config = plan.trial_config(overrides)
+    arrays = with_steps(plan, config.student, arrays, frozen, device)
     fitted = train_student(plan, config, arrays, seed=seed, device=device)
     return {
         name: scores(
@@ -207,15 +215,12 @@ def _exported(run: Run, plan: Plan, dataset: Dataset, number: int) -> Scores:
     """The very student that is exported, not a retrained one; its test predictions are kept beside it."""
     config = plan.trial_config(trial_overrides(run, run.ledger(), number))
     student, _ = load_student(run, plan, config, number)
-    write_predictions(run.best, plan, dataset, student, "test")
+    frozen = run.pool(plan).frozen
+    write_predictions(run.best, plan, dataset, student, "test", config, frozen)
+    pictured = split_arrays(plan, dataset, plan.prevalent, ["val", "test"])
+    arrays = with_steps(plan, config.student, pictured, frozen)
     return {
-        name: scores(
-            student,
-            student_rows(
-                split_arrays(plan, dataset, plan.prevalent, [split])[split], plan.prevalent, [], privileged=False
-            ),
-            plan,
-        )
+        name: scores(student, student_rows(arrays[split], plan.prevalent, [], privileged=False), plan)
         for name, split in (("validation", "val"), ("test", "test"))
     }
 

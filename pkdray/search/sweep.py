@@ -26,6 +26,7 @@ from pkdray.search.trial import run_trial
 from pkdray.training.inputs import SEARCH_SPLITS, split_arrays, with_embeddings
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
+from pkdray.training.workers import freeze
 
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
@@ -58,6 +59,9 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
     ledger.release()
     meter = _Meter(ledger, on_progress)
     if ledger.counts().open:
+        resources, student = plan.config.resources, plan.config.student
+        cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+        freeze(plan, dataset, student, plan.prevalent, pool.frozen.resolve(), cpus=cpus, gpus=gpus)
         shared = SharedArrays.put(study_arrays(plan, dataset, pool))
         try:
             _fit(run, plan, pool, ledger, shared, meter)
@@ -93,7 +97,12 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
     records = tempfile.mkdtemp(prefix=f"pkdray-{os.getpid()}-tune-", dir="/tmp")
     trainable = tune.with_resources(
         tune.with_parameters(
-            _tune_trial, shared=shared, plan=plan, run_path=run.path.resolve(), tnets=pool.tnets.resolve()
+            _tune_trial,
+            shared=shared,
+            plan=plan,
+            run_path=run.path.resolve(),
+            tnets=pool.tnets.resolve(),
+            frozen=pool.frozen.resolve(),
         ),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial},
     )
@@ -126,7 +135,9 @@ _ARRAYS: dict[str, Any] = {}
 """This process's mapped arrays: actors are reused between trials, and so is the mapping."""
 
 
-def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run_path: Path, tnets: Path) -> None:
+def _tune_trial(
+    config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run_path: Path, tnets: Path, frozen: Path
+) -> None:
     """What Tune runs: one trial of the ledger, in an actor that has often run others before."""
     import torch
     from ray import tune
@@ -149,6 +160,7 @@ def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run
             _ARRAYS["arrays"],
             folder,
             tnets=tnets,
+            frozen=frozen,
             report=report,
             device="cuda" if plan.config.resources.gpus_per_trial else "cpu",
         )

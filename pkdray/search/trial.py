@@ -12,7 +12,7 @@ import pandas as pd
 
 from pkdray.embeddings import Arrays
 from pkdray.files import write_atomic, write_json, write_yaml
-from pkdray.training.checkpoints import save_tensors
+from pkdray.training.checkpoints import save_tensors, trained_state
 from pkdray.training.loop import LAST, Report
 from pkdray.training.plan import Plan
 from pkdray.training.students import student_identity, train_student
@@ -27,6 +27,7 @@ def run_trial(
     folder: Path,
     *,
     tnets: Path | None = None,
+    frozen: Path | None = None,
     report: Report | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def run_trial(
         arrays: ``train`` and ``val``, with the teachers' embeddings.
         folder: the trial's own, named by its number.
         tnets: where frozen T-Nets are shared.
+        frozen: where the steps of frozen backbones are kept.
         report: called with every epoch's metrics but the last's: a trial that reached its end cannot be stopped early.
         device: torch's name of the device.
 
@@ -65,11 +67,19 @@ def run_trial(
             report(entry)
 
     fitted = train_student(
-        plan, config, arrays, seed=config.seed, folder=folder, tnets=tnets, report=forward_report, device=device
+        plan,
+        config,
+        arrays,
+        seed=config.seed,
+        folder=folder,
+        tnets=tnets,
+        frozen=frozen,
+        report=forward_report,
+        device=device,
     )
     curves = pd.DataFrame(fitted.history)
     write_atomic(folder / CURVES, lambda temporary: curves.to_parquet(temporary, index=False))
-    save_tensors(folder / BEST, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
+    save_tensors(folder / BEST, trained_state(fitted.model), {"identity": identity, "best": fitted.best})
     shares = {
         key.removeprefix("train/teacher/"): round(float(curves[key].mean()), 4)
         for key in curves.columns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pkdray.config import (
@@ -21,6 +21,7 @@ from pkdray.errors import ConfigError
 from pkdray.files import fingerprint
 from pkdray.models.networks import TaskShape
 from pkdray.training.metrics import METRICS, Metric
+from pkdray.training.pretrained import WeightsFile, identified, identify_weights, weights_overrides
 
 POOL_FORMAT = 1
 """Raise when the meaning of a pool's files changes: pools of another format are then trained anew."""
@@ -45,6 +46,8 @@ class Plan:
     dataset_fingerprint: str
     pool: dict[str, Member]
     metric: Metric
+    weights: dict[str, WeightsFile] = field(default_factory=dict)
+    """The files of weights that the search chooses among, as its space names them."""
 
     @property
     def task(self) -> TaskShape:
@@ -72,6 +75,12 @@ class Plan:
         return self.config.dataset.privileged or []
 
     @property
+    def taught(self) -> list[str]:
+        """The modalities that some teacher sees."""
+        seen = {name for member in self.pool.values() for name in member.modalities}
+        return [name for name in self.info.modalities if name in seen]
+
+    @property
     def first_teacher(self) -> str:
         """The teacher that the T-Net and the adapters learn from, and the default of every distilling method."""
         return self.config.teachers.pool[0].name
@@ -87,7 +96,7 @@ class Plan:
                 "prevalent": self.prevalent,
                 "privileged": self.privileged,
                 "seed": self.config.seed,
-                "teachers": self.config.teachers.model_dump(mode="json"),
+                "teachers": identified(self.config.teachers.model_dump(mode="json")),
                 "metric": self.metric.name,
                 "task_loss": self.task_loss,
             }
@@ -104,14 +113,15 @@ class Plan:
     def trial_config(self, overrides: dict[str, Any]) -> Config:
         """The config of a trial: the study's, with what the search proposes."""
         bare = self.config.model_copy(update={"search": self.config.search.model_copy(update={"space": {}})})
-        return override(bare, overrides, source="the trial's configuration")
+        return override(bare, weights_overrides(overrides, self.weights), source="the trial's configuration")
 
 
 def make_plan(config: Config, dataset: Dataset) -> Plan:
     """Resolve a config against its dataset.
 
     Raises:
-        ConfigError: unknown modality, teacher, metric or fold, a domain that the task does not have; all at once.
+        ConfigError: unknown modality, teacher, metric or fold, a domain that the task does not have, a file of weights
+            that is missing or another one; all at once.
     """
     info = dataset.info
     modalities = list(info.modalities)
@@ -127,9 +137,10 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     if not privileged:
         faults.append("dataset.privileged: nothing is left that only a teacher sees; make a modality less prevalent")
     available = [name for name in modalities if name in config.dataset.prevalent or name in privileged]
+    config, weights, weights_faults = identify_weights(config)
     teachers, pool, pool_faults = _resolve_pool(config.teachers, available)
     metric, metric_faults = _resolve_metric(config.search.metric, info.task)
-    faults += pool_faults + metric_faults
+    faults += pool_faults + metric_faults + weights_faults
     faults += _frame_faults(config, info, available)
     faults += _encoder_faults("teachers", config.teachers, info, available, {})
     faults += _encoder_faults("student", config.student, info, config.dataset.prevalent, config.search.space)
@@ -156,7 +167,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
         }
     )
     # Absolute: the workers that open it may run in another folder.
-    return Plan(resolved, info, str(dataset.path.resolve()), dataset.fingerprint, pool, metric)
+    return Plan(resolved, info, str(dataset.path.resolve()), dataset.fingerprint, pool, metric, weights)
 
 
 def _resolve_pool(config: TeachersConfig, available: list[str]) -> tuple[TeachersConfig, dict[str, Member], list[str]]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from pkdray.config import ResourcesConfig
+from pkdray.config import ResourcesConfig, StudentConfig, TeachersConfig
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.errors import PkdrayError, RunError
 from pkdray.training.embed import embed_pool
-from pkdray.training.inputs import split_arrays
+from pkdray.training.frozen import missing_steps, with_steps
+from pkdray.training.inputs import input_name, split_arrays
 from pkdray.training.loop import Workers
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
@@ -41,6 +42,8 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
     if pool.finished:
         pool.verify(plan)
         return pool
+    gpus = plan.config.resources.gpus_per_teacher_worker
+    freeze(plan, dataset, plan.config.teachers, plan.taught, pool.frozen, cpus=1, gpus=gpus)
     members = [member.name for member in plan.pool.values() if member.adapter_of is None]
     metrics = _train_all(plan, members, pool, on_teacher or (lambda _name, _metrics: None))
     if any(member.adapter_of for member in plan.pool.values()):
@@ -52,10 +55,58 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
     return pool
 
 
+def freeze(
+    plan: Plan,
+    dataset: Dataset,
+    section: TeachersConfig | StudentConfig,
+    modalities: list[str],
+    folder: Path,
+    *,
+    cpus: float,
+    gpus: float,
+) -> None:
+    """Compute the missing steps of a section's frozen backbones, in a task with what a training gets.
+
+    Needs a connected Ray if any are missing.
+
+    Raises:
+        CheckpointError: the file of weights is missing, damaged or of another network.
+        StorageError: the folder cannot be written.
+    """
+    missing = missing_steps(plan, dataset, section, modalities, folder)
+    if not missing:
+        return
+    import ray
+
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus)(_freeze)
+    threads, device = max(1, int(cpus)), "cuda" if gpus else "cpu"
+    outcome = ray.get(task.remote(plan, section, missing, folder, threads, device))
+    if isinstance(outcome, PkdrayError):
+        raise outcome
+
+
+def _freeze(
+    plan: Plan,
+    section: TeachersConfig | StudentConfig,
+    modalities: list[str],
+    folder: Path,
+    threads: int,
+    device: str,
+) -> PkdrayError | None:
+    torch.set_num_threads(threads)
+    try:
+        dataset = open_dataset(plan.dataset_path, verify=False)
+        images = {input_name(name): dataset.features(name) for name in modalities}
+        with_steps(plan, section, {"all": images}, folder, device)
+    except PkdrayError as error:
+        return error
+    return None
+
+
 def _align_adapters(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, float]]:
     first = plan.pool[plan.first_teacher]
     teacher = load_teacher(plan, first, pool.teacher(first.name))
-    arrays = split_arrays(plan, dataset, first.modalities)
+    arrays = with_steps(plan, plan.config.teachers, split_arrays(plan, dataset, first.modalities), pool.frozen)
     scores = train_adapters(plan, teacher, arrays, pool.adapters(first.name))
     return {
         name: {
@@ -103,7 +154,7 @@ def _launch(plan: Plan, name: str, pool: Pool) -> dict[str, float] | PkdrayError
     shutil.rmtree(storage / name, ignore_errors=True)
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"plan": plan, "name": name, "folder": pool.teacher(name)},
+        train_loop_config={"plan": plan, "name": name, "folder": pool.teacher(name), "frozen": pool.frozen},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers_per_teacher,
             use_gpu=resources.gpus_per_teacher_worker > 0,
@@ -147,7 +198,7 @@ def _train_worker(settings: dict[str, Any]) -> dict[str, float] | PkdrayError:
         return train_teacher(
             plan,
             member,
-            split_arrays(plan, dataset, member.modalities),
+            with_steps(plan, plan.config.teachers, split_arrays(plan, dataset, member.modalities), settings["frozen"]),
             settings["folder"],
             device=str(get_device()),
             workers=Workers(context.get_world_rank(), size, wrap),
