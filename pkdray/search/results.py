@@ -26,6 +26,7 @@ from pkdray.training.checkpoints import load_tensors, load_trained
 from pkdray.training.frozen import with_steps
 from pkdray.training.inputs import fit_standardizers, present, split_arrays
 from pkdray.training.plan import Plan
+from pkdray.training.pretrained import without_folders
 from pkdray.training.students import fresh_student, predict_rows, privileged_width, uses_tnet
 
 PREDICTIONS = "predictions.{split}.parquet"
@@ -129,7 +130,7 @@ def student_info(run: Run, plan: Plan, config: Config, number: int) -> StudentIn
         targets=list(plan.info.targets),
         classes=list(plan.info.classes),
         architecture=Architecture(
-            student=config.student,
+            student=without_folders(config.student),
             fusion=config.student.fusion or config.teachers.fusion,
             embedding=config.teachers.embedding,
             shapes={name: list(shape) for name, shape in plan.shapes(plan.prevalent).items()},

@@ -102,6 +102,15 @@ def identified(value: Any) -> Any:
     return [identified(item) for item in value] if isinstance(value, list) else value
 
 
+def without_folders(student: StudentConfig) -> StudentConfig:
+    """A student's config as it may leave this machine: files of weights by their names, with their checksums."""
+
+    def encoder(_where: str, value: EncoderConfig) -> EncoderConfig:
+        return value if value.weights is None else value.model_copy(update={"weights": Path(value.weights).name})
+
+    return _each_encoder("student", student, encoder)
+
+
 def _is_weights(path: str) -> bool:
     return path.startswith("student.encoder") and path.endswith(".weights")
 

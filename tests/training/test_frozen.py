@@ -28,8 +28,10 @@ from pkdray.training.inputs import split_arrays, student_rows, with_embeddings
 from pkdray.training.loop import LAST
 from pkdray.training.plan import make_plan
 from pkdray.training.pools import Pool
+from pkdray.training.pretrained import without_folders
 from pkdray.training.students import fresh_student, predict_rows, student_identity, tnet_identity, train_student
 from pkdray.training.teachers import load_teacher, train_teacher
+from pkdray.training.workers import freeze
 
 SHAPE = (2, 20, 17, 3)
 QUICK = {"epochs": 2, "batch_size": 29, "checkpoint_every": 1, "learning_rate": 0.003}
@@ -211,7 +213,7 @@ def test_no_file_of_a_trial_holds_the_frozen_network_and_the_student_is_whole_ag
         targets=["target"],
         classes=list(plan.info.classes),
         architecture=Architecture(
-            student=plan.config.student,
+            student=without_folders(plan.config.student),
             fusion="concat",
             embedding=64,
             shapes={"film": list(SHAPE)},
@@ -223,6 +225,10 @@ def test_no_file_of_a_trial_holds_the_frozen_network_and_the_student_is_whole_ag
     )
     write_bundle(tmp_path / "best", student, info, {}, {})
     assert load_file(tmp_path / "best" / MODEL).keys() == student.state_dict().keys()
+    said = (tmp_path / "best" / "config.yaml").read_text(encoding="utf-8")
+    assert checksum(weights) in said
+    assert "weights: resnet18.safetensors\n" in said
+    assert str(weights.parent) not in said
 
 
 @pytest.mark.parametrize("fate", ["gone", "another"])
@@ -373,7 +379,24 @@ def test_steps_that_were_interrupted_leave_nothing(study, made_up, tmp_path, mon
     assert with_steps(plan, plan.config.student, arrays, tmp_path / "frozen")["val"]["steps.film"].shape[1:] == (2, 512)
 
 
-def test_a_fresh_student_has_its_frozen_network_and_no_other_file_is_read(study, weights, monkeypatch):
+@pytest.mark.ray
+def test_a_task_computes_what_is_missing_and_tells_what_is_wrong(study, filmed, tmp_path, weights, local_ray):
+    file, folder = tmp_path / "mine.safetensors", tmp_path / "frozen"
+    file.write_bytes(weights.read_bytes())
+    plan = study(**{"student.encoders.film.weights": str(file)})
+    student = plan.config.student
+    save_file(network(4), file)
+    with pytest.raises(CheckpointError, match=r"mine\.safetensors has the checksum"):
+        freeze(plan, filmed, student, ["film"], folder, cpus=1, gpus=0)
+    file.write_bytes(weights.read_bytes())
+    freeze(plan, filmed, student, ["film", "voice"], folder, cpus=1, gpus=0)
+    assert missing_steps(plan, filmed, student, ["film"], folder) == []
+    (path,) = folder.iterdir()
+    here = with_steps(plan, student, split_arrays(plan, filmed, ["film"]), tmp_path / "here")["val"]["steps.film"]
+    np.testing.assert_array_equal(np.load(path)[filmed.rows("val")], here.gather())
+
+
+def test_a_fresh_student_has_its_frozen_network(study, weights):
     student = fresh_student(plan := study(), plan.config)
     stored = load_file(weights)
     for encoder in (student.encoders["film"], student.tnet.encoders["film"]):
