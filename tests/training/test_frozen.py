@@ -38,10 +38,15 @@ QUICK = {"epochs": 2, "batch_size": 29, "checkpoint_every": 1, "learning_rate": 
 
 
 def network(seed: int) -> dict[str, torch.Tensor]:
-    """A ResNet-18 of torchvision whose BatchNorms are those of a network that was trained."""
+    """A ResNet-18 of torchvision whose BatchNorms have seen pictures: without that every answer is 0."""
     torch.manual_seed(seed)
-    state = torchvision.models.resnet18().state_dict()
-    return {name: value + 0.1 if "running" in name else value for name, value in state.items()}
+    built = torchvision.models.resnet18()
+    for module in built.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        built(torch.randn(16, 3, *SHAPE[1:3]))
+    return built.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +128,8 @@ def test_a_student_of_cached_steps_is_the_student_of_the_pictures(study, made_up
     val = arrays["val"]
     steps = with_steps(plan, plan.config.student, {"val": val}, tmp_path / "frozen")["val"]
     assert "input.film" not in steps
+    # Were the network's answers all the same, the rest would say nothing.
+    assert steps["steps.film"].gather().std(axis=0).mean() > 0.1
     said = {
         name: predict_rows(fitted.model, student_rows(named, ["film"], [], privileged=False), ["film"])
         for name, fitted, named in (
@@ -196,6 +203,7 @@ def test_no_file_of_a_trial_holds_the_frozen_network_and_the_student_is_whole_ag
         run_trial(plan, {}, arrays, tmp_path / "0", report=interrupt, **places)
     assert not holds_the_backbone(tmp_path / "0" / LAST)
     run_trial(plan, {}, arrays, tmp_path / "0", **places)
+    assert len(list((tmp_path / "frozen").iterdir())) == 1
     (tnet,) = (tmp_path / "tnets").iterdir()
     assert not holds_the_backbone(tnet)
     assert not holds_the_backbone(tmp_path / "0" / BEST)
