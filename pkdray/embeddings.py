@@ -136,7 +136,7 @@ class Rows:
     def __len__(self) -> int:
         return self._length
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._tensors or name in self._on_disk
 
     @property

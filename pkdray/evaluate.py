@@ -21,6 +21,7 @@ from pkdray.search.results import load_student, trial_overrides, write_best, wri
 from pkdray.search.run import Run
 from pkdray.search.sweep import TRAIN, study_arrays, team_of
 from pkdray.training.distributed import run_on_workers
+from pkdray.training.frozen import with_steps
 from pkdray.training.inputs import labelled_rows, split_arrays, student_rows
 from pkdray.training.loop import Report
 from pkdray.training.metrics import evaluate as evaluate_metrics
@@ -192,27 +193,38 @@ def _retrain_all(
     )(_retrain)
     plan_reference = ray.put(plan)
     pending = {
-        name: [retrain.remote(plan_reference, overrides, shared, seed, storage) for seed in seeds]
+        name: [
+            retrain.remote(plan_reference, overrides, shared, seed, storage, pool.frozen.resolve()) for seed in seeds
+        ]
         for name, overrides in candidates.items()
     }
     return {name: ray.get(references) for name, references in pending.items()}
 
 
-def _retrain(plan: Plan, overrides: dict[str, Any], shared: SharedArrays, seed: int, storage: Path) -> Scores:
+def _retrain(
+    plan: Plan, overrides: dict[str, Any], shared: SharedArrays, seed: int, storage: Path, frozen: Path
+) -> Scores:
     resources = plan.config.resources
     if resources.workers_per_trial > 1:
-        settings = {"plan": plan, "overrides": overrides, "shared": shared, "seed": seed}
+        settings = {"plan": plan, "overrides": overrides, "shared": shared, "seed": seed, "frozen": frozen}
         name = f"evaluate-{fingerprint(overrides)}-{seed}"
         found: Scores = run_on_workers(_retrain_worker, settings, team_of(plan), storage, name)
         return found
     torch.set_num_threads(max(1, int(resources.cpus_per_trial)))
     device = "cuda" if resources.gpus_per_trial else "cpu"
-    return retrain(plan, overrides, shared.get(), seed, device=device)
+    return retrain(plan, overrides, shared.get(), seed, device=device, frozen=frozen)
 
 
 def _retrain_worker(settings: dict[str, Any], workers: Workers, device: str, _report: Report) -> Scores:
-    arrays = settings["shared"].get()
-    return retrain(settings["plan"], settings["overrides"], arrays, settings["seed"], device=device, workers=workers)
+    return retrain(
+        settings["plan"],
+        settings["overrides"],
+        settings["shared"].get(),
+        settings["seed"],
+        device=device,
+        frozen=settings["frozen"],
+        workers=workers,
+    )
 
 
 def retrain(
@@ -221,10 +233,12 @@ def retrain(
     arrays: Mapping[str, Arrays],
     seed: int,
     device: str = "cpu",
+    frozen: Path | None = None,
     workers: Workers | None = None,
 ) -> Scores:
     """Train one configuration with one seed; the epoch is chosen on validation, then both splits are scored."""
     config = plan.trial_config(overrides)
+    arrays = with_steps(plan, config.student, arrays, frozen, device)
     fitted = train_student(plan, config, arrays, seed=seed, device=device, workers=workers)
     rows = {
         name: student_rows(arrays[split], plan.prevalent, [], privileged=False, device=device)
@@ -237,15 +251,12 @@ def _exported(run: Run, plan: Plan, dataset: Dataset, number: int) -> Scores:
     """The very student that is exported, not a retrained one; its test predictions are kept beside it."""
     config = plan.trial_config(trial_overrides(run, run.ledger(), number))
     student, _ = load_student(run, plan, config, number)
-    write_predictions(run.best, plan, dataset, student, "test")
+    frozen = run.pool(plan).frozen
+    write_predictions(run.best, plan, dataset, student, "test", config, frozen)
+    pictured = split_arrays(plan, dataset, plan.prevalent, ["val", "test"])
+    arrays = with_steps(plan, config.student, pictured, frozen)
     return {
-        name: scores(
-            student,
-            student_rows(
-                split_arrays(plan, dataset, plan.prevalent, [split])[split], plan.prevalent, [], privileged=False
-            ),
-            plan,
-        )
+        name: scores(student, student_rows(arrays[split], plan.prevalent, [], privileged=False), plan)
         for name, split in (("validation", "val"), ("test", "test"))
     }
 

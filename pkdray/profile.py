@@ -112,16 +112,27 @@ def _student_parts(student: Student, inputs: Mapping[str, Tensor]) -> dict[str, 
     parts = {_encoder_part(name): cost(encoder, inputs[name]) for name, encoder in student.encoders.items()}
     features = {name: encoder(inputs[name]) for name, encoder in student.encoders.items()}
     if student.tnet is not None:
-        parts |= _tnet_parts(student.tnet, inputs)
-        features[HALLUCINATED] = student.tnet(inputs)
+        own, seen = _tnet_features(student.tnet, inputs, features)
+        parts |= own
+        features[HALLUCINATED] = student.tnet.hallucinate(seen)
     return {**parts, **_fused_parts(student.fusion, student.head, align_frames(features))}
 
 
-def _tnet_parts(tnet: TNet, inputs: Mapping[str, Tensor]) -> dict[str, Cost]:
-    parts = {f"T-Net's {_encoder_part(name)}": cost(encoder, inputs[name]) for name, encoder in tnet.encoders.items()}
-    features = align_frames({name: encoder(inputs[name]) for name, encoder in tnet.encoders.items()})
+def _tnet_features(
+    tnet: TNet, inputs: Mapping[str, Tensor], students: Mapping[str, Tensor]
+) -> tuple[dict[str, Cost], dict[str, Tensor]]:
+    """The cost of each part of a T-Net, and the features that it starts from: its own encoders', or the student's."""
+    parts: dict[str, Cost] = {}
+    features = dict(students)
+    if tnet.encoders is not None:
+        parts = {
+            f"T-Net's {_encoder_part(name)}": cost(encoder, inputs[name]) for name, encoder in tnet.encoders.items()
+        }
+        features = {name: encoder(inputs[name]) for name, encoder in tnet.encoders.items()}
     layers = nn.Sequential(tnet.layers, tnet.output)
-    return {**parts, "T-Net's bottleneck": cost(layers, torch.cat(list(features.values()), dim=-1))}
+    aligned = align_frames(dict(features))
+    parts["T-Net's bottleneck"] = cost(layers, torch.cat(list(aligned.values()), dim=-1))
+    return parts, features
 
 
 def _fused_parts(fusion: nn.Module, head: nn.Module, features: Mapping[str, Tensor]) -> dict[str, Cost]:

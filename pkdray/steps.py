@@ -16,7 +16,6 @@ from pkdray.errors import ConfigError, DatasetError, InterruptedSweepError, RunE
 from pkdray.interrupts import noticed
 
 if TYPE_CHECKING:
-    from pkdray.config import StudentConfig, TeachersConfig
     from pkdray.data.dataset import Dataset
     from pkdray.data.importers.build import ImportProgress
     from pkdray.models.cost import Cost
@@ -178,43 +177,6 @@ def load_study(space: str, assignments: Sequence[str]) -> tuple[Dataset, Plan]:
     return dataset, make_plan(config, dataset)
 
 
-def check_weights(plan: Plan, runs_dir: Path, address: str | None, *, student: bool = True) -> None:
-    """Refuse to start without the files of pretrained weights, all of them at once.
-
-    On a cluster the files are the nodes' affair, and a pool that is finished needs its teachers' no more. Without
-    ``student``, the teachers' alone are looked for.
-
-    Raises:
-        ConfigError: on a local Ray, a file is missing.
-    """
-    from pkdray.search.run import POOLS
-    from pkdray.training.pools import Pool
-
-    if address or os.environ.get("RAY_ADDRESS"):
-        return
-    sections: dict[str, StudentConfig | TeachersConfig] = {}
-    if not Pool.at(runs_dir / POOLS, plan).finished:
-        sections["teachers"] = plan.config.teachers
-    if student:
-        sections["student"] = plan.config.student
-    missing = [
-        f"{place}.weights: there is no file {encoder.weights}"
-        for section, config in sections.items()
-        for place, encoder in [
-            (f"{section}.encoder", config.encoder),
-            *((f"{section}.encoders.{name}", one) for name, one in config.encoders.items()),
-        ]
-        if encoder.weights is not None and not Path(encoder.weights).expanduser().is_file()
-    ]
-    if missing:
-        raise ConfigError(
-            f"{plan.config.name} starts from pretrained weights that are not here:",
-            details=missing,
-            cure="pkdray downloads nothing: fetch them yourself (docs/datasets.md says where), or start from random "
-            "ones, as with --set student.encoders.face.weights=null.",
-        )
-
-
 def profile(space: str, assignments: Sequence[str], console: Console) -> None:
     """What a study's networks cost; of the licensed sets also where the dataset is not there yet."""
     from pkdray.config import load_config, parse_assignments
@@ -225,16 +187,20 @@ def profile(space: str, assignments: Sequence[str], console: Console) -> None:
     path = Path(config.dataset.path).expanduser()
     if path.name in MODALITIES and not path.exists():
         from pkdray.data.importers.expected import expected_info
-        from pkdray.training.plan import plan_without_data
 
-        plan = plan_without_data(config, expected_info(path.name))
+        info = expected_info(path.name)
         first = [f"pkdray data import {path.name} SRC {config.dataset.path}"]
         console.say(f"{path} is not there: the shapes are those that `pkdray data import {path.name}` makes.")
     else:
-        first = []
-        _, plan = load_study(space, assignments)
-    from pkdray.profile import profile as count
+        from pkdray.data.dataset import open_dataset
 
+        first = []
+        info = open_dataset(config.dataset.path, verify=False).info
+    from pkdray.profile import profile as count
+    from pkdray.training.plan import plan_without_data
+
+    # Networks are counted without their weights, so nobody has to have fetched them yet.
+    plan = plan_without_data(config, info)
     found = count(plan)
     networks = [*(("teacher", one) for one in found.teachers), ("student", found.student)]
     shapes = {name: list(plan.info.modalities[name].shape) for name in [*plan.prevalent, *plan.privileged]}
@@ -301,7 +267,6 @@ def teach(
 ) -> None:
     """Train a study's teacher pool."""
     dataset, plan = load_study(space, assignments)
-    check_weights(plan, runs_dir, address, student=False)
     from pkdray.cluster import connected
 
     with connected(address, verbose=verbose):
@@ -337,7 +302,6 @@ def sweep(
     """Teachers, where they are missing, then a new run."""
     extra = [f"search.trials={trials}"] if trials is not None else []
     dataset, plan = load_study(space, [*assignments, *extra])
-    check_weights(plan, runs_dir, address)
     from pkdray.cluster import connected
     from pkdray.search.run import Run, new_run_path
 

@@ -175,8 +175,8 @@ class TeachersConfig(Section):
 class TNetConfig(Section):
     """The T-Net, which hallucinates the first teacher's privileged features from the prevalent modalities.
 
-    ``frozen``: regressed to the features first (``fit``), then kept; ``joint``: trained with the student, its
-    regression loss added with ``weight``; ``none``: no T-Net.
+    ``frozen``: regressed to the features first (``fit``), then kept, with encoders of its own; ``joint``: trained with
+    the student and on the student's features, its regression loss added with ``weight``; ``none``: no T-Net.
     """
 
     training: Literal["none", "frozen", "joint"] = "frozen"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,14 +100,32 @@ def write_mapped(path: Path, values: np.ndarray | MappedArray) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
+    write_blocks(path, len(values), values.blocks() if isinstance(values, MappedArray) else [values])
+
+
+def write_blocks(path: Path, count: int, blocks: Iterable[np.ndarray]) -> None:
+    """Write ``count`` rows for :class:`MappedArray` as they come, in blocks ``[n, ...]`` held one at a time.
+
+    Raises:
+        StorageError: the folder cannot be written.
+        ValueError: there are more rows or fewer, or of another type or shape.
+    """
 
     def write(temporary: Path) -> None:
-        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=values.dtype, shape=values.shape)
-        start = 0
-        for block in values.blocks() if isinstance(values, MappedArray) else [values]:
-            out[start : start + len(block)] = block
-            start += len(block)
-        out.flush()
+        start, kind = 0, None
+        # Written and not mapped: where the device is full a mapping would end the process, and a write says so.
+        with temporary.open("wb") as out:
+            for block in blocks:
+                if kind is None:
+                    kind = (block.dtype, block.shape[1:])
+                    header = {"descr": np.lib.format.dtype_to_descr(block.dtype), "fortran_order": False}
+                    np.lib.format.write_array_header_1_0(out, {**header, "shape": (count, *block.shape[1:])})
+                if kind != (block.dtype, block.shape[1:]):
+                    raise ValueError(f"a block of {block.dtype} {list(block.shape[1:])} came for {path} after {kind}")
+                out.write(np.ascontiguousarray(block).data)
+                start += len(block)
+        if start != count:
+            raise ValueError(f"{start} rows came for {path}, not {count}")
 
     write_atomic(path, write)
 

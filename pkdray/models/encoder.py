@@ -1,10 +1,26 @@
-"""What every encoder is, and what it says when samples do not fit it."""
+"""What every encoder is, what it takes, and what it says when samples do not fit it."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor, nn
 
 from pkdray.errors import ConfigError
+
+
+class Steps(NamedTuple):
+    """What a frozen network made of samples beforehand, ``values`` [B, S, 512]: in place of the samples themselves.
+
+    A type of its own, because no shape tells the steps of a film from a film.
+    """
+
+    values: Tensor
+
+
+Inputs: TypeAlias = Mapping[str, Tensor | Steps]
+"""What a network takes: modality -> samples [B, ...], or what its frozen backbone made of them."""
 
 
 class Encoder(nn.Module):

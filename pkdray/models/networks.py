@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pkdray.config import EncoderConfig, StudentConfig, TeachersConfig
 from pkdray.models.backbones import align_frames, build_encoder
+from pkdray.models.encoder import Inputs
 from pkdray.models.fusion import build_fusion
 from pkdray.models.named import NamedModules
 from pkdray.models.tnet import Adapter, TNet
@@ -63,7 +64,7 @@ class Teacher(nn.Module):
         self.dropout = nn.Dropout(config.encoder.dropout)
         self.head = nn.Linear(config.embedding, task.outputs)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> TeacherOutput:
+    def forward(self, inputs: Inputs) -> TeacherOutput:
         """Predict a batch."""
         features = align_frames({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
         embedding = self.fusion(features)
@@ -93,7 +94,8 @@ class Adapters(nn.Module):
 class Student(nn.Module):
     """Prevalent encoders, an optional T-Net, fusion of the teachers' kind, and a linear head.
 
-    Shapes: {prevalent modality: [B, d] or [B, T, d]} -> StudentOutput. ``tnet`` may be trained beforehand.
+    Shapes: {prevalent modality: [B, d] or [B, T, d]} -> StudentOutput. ``tnet`` may be trained beforehand; one without
+    encoders of its own gets the student's features.
     """
 
     def __init__(
@@ -119,11 +121,12 @@ class Student(nn.Module):
             self.tnet.eval()
         return self
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> StudentOutput:
+    def forward(self, inputs: Inputs) -> StudentOutput:
         """Predict a batch from its prevalent modalities."""
         features = {name: encoder(inputs[name]) for name, encoder in self.encoders.items()}
         if self.tnet is not None:
-            features[HALLUCINATED] = self.tnet(inputs)
+            own = self.tnet.encoders is not None
+            features[HALLUCINATED] = self.tnet(inputs) if own else self.tnet.hallucinate(features)
         features = align_frames(features)
         embedding = self.fusion(features)
         hallucinated = features[HALLUCINATED] if self.tnet is not None else embedding.new_empty(0)
@@ -131,12 +134,18 @@ class Student(nn.Module):
 
 
 def build_tnet(config: StudentConfig, shapes: Shapes, task: TaskShape, outputs: int) -> TNet:
-    """The T-Net that ``config.tnet`` describes, for ``outputs`` privileged features."""
-    encoders = {
-        name: build_encoder(config.encoders.get(name, config.encoder), shape, per_frame=task.per_frame)
-        for name, shape in shapes.items()
-    }
-    return TNet(encoders, config.tnet.hidden, outputs, config.tnet.dropout)
+    """The T-Net that ``config.tnet`` describes, for ``outputs`` privileged features.
+
+    One that trains with the student (``joint``) has no encoders: it gets the student's features.
+    """
+    configs = {name: config.encoders.get(name, config.encoder) for name in shapes}
+    encoders = None
+    if config.tnet.training != "joint":
+        encoders = {
+            name: build_encoder(configs[name], shape, per_frame=task.per_frame) for name, shape in shapes.items()
+        }
+    width = sum(encoder.hidden[-1] for encoder in configs.values())
+    return TNet(width, config.tnet.hidden, outputs, config.tnet.dropout, encoders=encoders)
 
 
 def privileged_features(features: Mapping[str, Tensor], prevalent: Sequence[str]) -> Tensor:

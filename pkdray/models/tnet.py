@@ -8,29 +8,45 @@ import torch
 from torch import Tensor, nn
 
 from pkdray.models.backbones import Encoder, align_frames, mlp
+from pkdray.models.encoder import Inputs
 from pkdray.models.fusion import ConcatFusion
 from pkdray.models.named import NamedModules
 
 
 class TNet(nn.Module):
-    """From prevalent inputs to the teacher's privileged features: own encoders, then a bottleneck MLP.
+    """From prevalent features to the teacher's privileged ones: a bottleneck MLP, and encoders where it has its own.
 
-    The encoders are the T-Net's own, so that a frozen T-Net does not move while the student trains.
-    Shapes: {modality: [B, d] or [B, T, d]} -> [B, P] or [B, T, P], P the sum of the privileged encoders' widths.
+    One that trains with the student gets the student's features, as in the paper. A frozen one has encoders of its own,
+    so that it does not move while the student trains.
+    Shapes: {modality: features [B, h] or [B, T, h]} -> [B, P] or [B, T, P], P the sum of the privileged encoders'
+    widths; with encoders of its own it takes the modalities themselves.
     Source: PKDOT (2024), section on the transformation network (512-256-128-256-512).
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], hidden: Sequence[int], outputs: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: Sequence[int],
+        outputs: int,
+        dropout: float,
+        *,
+        encoders: Mapping[str, Encoder] | None = None,
+    ) -> None:
         super().__init__()
-        self.encoders = NamedModules(encoders)
-        width = sum(encoder.width for encoder in encoders.values())
+        self.encoders = None if encoders is None else NamedModules(encoders)
         self.layers = mlp([width, *hidden], dropout)
         self.output = nn.Linear(hidden[-1], outputs)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Hallucinate the privileged features of a batch."""
-        features = align_frames({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
-        return self.output(self.layers(torch.cat(list(features.values()), dim=-1)))
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Hallucinate the privileged features of a batch, from its modalities."""
+        if self.encoders is None:
+            raise ValueError("this T-Net has no encoders: give the student's features to `hallucinate`")
+        return self.hallucinate({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
+
+    def hallucinate(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The same from the modalities' features."""
+        aligned = align_frames(dict(features))
+        return self.output(self.layers(torch.cat(list(aligned.values()), dim=-1)))
 
 
 class Adapter(nn.Module):

@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pkdray.config import EncoderConfig
-from pkdray.models.encoder import Encoder
+from pkdray.models.encoder import Encoder, Steps
 from pkdray.models.weights import load_pretrained
 
 FEATURES = 512
 """Channels of the last layer of VGG19, ResNet-18 and R3D-18."""
+NETWORKS = {"vgg19_gru": "vgg19", "r3d18": "r3d_18", "r3d18_lstm": "r3d_18", "resnet18": "resnet18"}
+"""torchvision's name of the network in an encoder of each kind."""
 CHUNK = 32
 """Pictures that go through a backbone at once: about 0.2 GB a layer for VGG19 at 112 x 112."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -145,18 +147,42 @@ class VisualEncoder(Encoder):
         self.nested = nested
         self.width = head.width
 
-    def forward(self, values: Tensor) -> Tensor:
-        """Encode a batch of one modality."""
+    def steps(self, values: Tensor) -> Tensor:
+        """What the backbone makes of a batch, before the head: [B, S, 512]."""
         if self.nested:
-            steps = self.backbone(values.flatten(0, 1)).unflatten(0, (-1, self.frames))
+            steps: Tensor = self.backbone(values.flatten(0, 1)).unflatten(0, (-1, self.frames))
+            return steps
+        maps = self.backbone(values.unsqueeze(-1) if values.ndim == 3 else values)
+        return maps.transpose(1, 2) if maps.ndim == 3 else maps.unsqueeze(1)
+
+    def forward(self, values: Tensor | Steps) -> Tensor:
+        """Encode a batch of one modality, from its pictures or from what the frozen backbone made of them."""
+        if isinstance(values, Steps):
+            if not self.backbone.frozen:
+                raise ValueError("steps are of a frozen backbone, and this one trains: give it the pictures")
+            steps = values.values
         else:
-            maps = self.backbone(values.unsqueeze(-1) if values.ndim == 3 else values)
-            steps = maps.transpose(1, 2) if maps.ndim == 3 else maps.unsqueeze(1)
+            steps = self.steps(values)
         features = self.head(steps)
         if features.ndim == 2 or features.shape[1] == self.frames:
             return features
         steps_of = torch.arange(self.frames, device=features.device) * features.shape[1] // self.frames
         return features[:, steps_of]
+
+
+def frozen_state(module: nn.Module) -> dict[str, Tensor]:
+    """The part of a network's state dict that its frozen backbones hold, and a file of weights beside it.
+
+    Example:
+        >>> frozen_state(nn.Linear(3, 2))
+        {}
+    """
+    return {
+        f"{name}.network.{key}" if name else f"network.{key}": value
+        for name, part in module.named_modules()
+        if isinstance(part, Backbone) and part.frozen
+        for key, value in part.network.state_dict().items()
+    }
 
 
 def build_vgg19(config: EncoderConfig, shape: tuple[int, ...], *, per_frame: bool, head: Head) -> Encoder:
@@ -177,7 +203,7 @@ def build_vgg19(config: EncoderConfig, shape: tuple[int, ...], *, per_frame: boo
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             assert module.bias is not None
             nn.init.zeros_(module.bias)
-    _load(network, config, "vgg19", "classifier.")
+    _load(network, config, "classifier.")
     backbone = Backbone(network, IMAGENET, averaged=(2, 3), frozen=config.freeze)
     return VisualEncoder(backbone, _head(head, config, per_frame), shape, nested=True)
 
@@ -194,7 +220,7 @@ def build_r3d18(config: EncoderConfig, shape: tuple[int, ...], *, per_frame: boo
     from torchvision.models.video import r3d_18
 
     network = _convolutions(r3d_18(weights=None, progress=False))
-    _load(network, config, "r3d_18", "fc.")
+    _load(network, config, "fc.")
     nested = len(shape) == 5
     backbone = Backbone(
         network,
@@ -224,7 +250,7 @@ def build_resnet18(config: EncoderConfig, shape: tuple[int, ...], *, per_frame: 
         whole.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(whole.conv1.weight, mode="fan_out", nonlinearity="relu")
     network = _convolutions(whole)
-    _load(network, config, "resnet18", "fc.")
+    _load(network, config, "fc.")
     backbone = Backbone(network, IMAGENET, averaged=(3,) if len(shape) == 2 else (2, 3), frozen=config.freeze)
     # One picture stands for the whole sample, so it has no frames to give.
     head = _head(MeanOfSteps, config, per_frame and len(shape) != 3)
@@ -242,5 +268,12 @@ def _convolutions(network: nn.Module) -> nn.Sequential:
     )
 
 
-def _load(network: nn.Module, config: EncoderConfig, name: str, unused: str) -> None:
-    load_pretrained(network, config.weights, name=name, checksum=config.weights_checksum, unused=[unused])
+def _load(network: nn.Module, config: EncoderConfig, unused: str) -> None:
+    load_pretrained(
+        network,
+        config.weights,
+        name=NETWORKS[config.kind],
+        checksum=config.weights_checksum,
+        unused=[unused],
+        frozen=config.freeze,
+    )

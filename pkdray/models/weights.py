@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -22,17 +23,19 @@ from pkdray.files import checksum as file_checksum
 
 _SHOWN = 3
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_SKIPPED: ContextVar[bool] = ContextVar("_SKIPPED", default=False)
+_SKIPPED: ContextVar[tuple[bool, bool]] = ContextVar("_SKIPPED", default=(False, False))
+"""Whether a network that trains, and one that is frozen, is built without its file."""
 
 
 @contextmanager
-def no_pretrained_weights() -> Iterator[None]:
+def no_pretrained_weights(*, but_frozen: bool = False) -> Iterator[None]:
     """Build networks inside without reading ``weights``: for those whose own checkpoint is loaded next.
 
     A finished student holds all of its weights, so the file that its backbone once started from is not needed, and on
-    the machine where the student is used it does not exist.
+    the machine where the student is used it does not exist. A trial's or a teacher's file lacks what is frozen: with
+    ``but_frozen`` that is read from ``weights`` all the same.
     """
-    token = _SKIPPED.set(True)
+    token = _SKIPPED.set((True, not but_frozen))
     try:
         yield
     finally:
@@ -40,7 +43,13 @@ def no_pretrained_weights() -> Iterator[None]:
 
 
 def load_pretrained(
-    network: nn.Module, path: str | None, *, name: str, checksum: str | None = None, unused: Iterable[str] = ()
+    network: nn.Module,
+    path: str | None,
+    *,
+    name: str,
+    checksum: str | None = None,
+    unused: Iterable[str] = (),
+    frozen: bool = False,
 ) -> None:
     """Load the backbone's weights from a file, if there is one to load.
 
@@ -50,11 +59,12 @@ def load_pretrained(
         name: of the network, for the errors.
         checksum: ``sha256:<64 hex digits>`` that the file must have, if given.
         unused: prefixes of tensors in the file that the backbone has no layer for (the classifier's).
+        frozen: whether the backbone stays as it is loaded (see `no_pretrained_weights`).
 
     Raises:
         CheckpointError: there is no such file, it is damaged, holds code, or is of another network.
     """
-    if path is None or _SKIPPED.get():
+    if path is None or _SKIPPED.get()[frozen]:
         return
     file = Path(path).expanduser()
     tensors = _without(_named(read_weights(file, checksum)), unused)
@@ -75,7 +85,7 @@ def read_weights(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
             cure="pkdray downloads nothing: fetch the weights yourself, put the file where every node can read it and "
             "name it in `weights`, or set `weights: null` to start from random ones.",
         )
-    if checksum is not None and (found := file_checksum(path)) != checksum:
+    if checksum is not None and (found := weights_checksum(path)) != checksum:
         raise CheckpointError(
             f"{path} has the checksum {found}, not {checksum}.",
             cure="Fetch the weights again, or correct `weights_checksum` if this is the file you mean.",
@@ -96,6 +106,21 @@ def read_weights(path: Path, checksum: str | None = None) -> dict[str, Tensor]:
             f"{path} is truncated or holds no weights ({reason}).", cure="Fetch the weights again."
         ) from error
     return _state_dict(content, path)
+
+
+def weights_checksum(path: Path) -> str:
+    """A file's checksum, computed once a process for as long as its size and its time stay: such files are large.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    about = path.stat()
+    return _checksum(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _checksum(path: Path, _size: int, _changed: int) -> str:
+    return file_checksum(path)
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:

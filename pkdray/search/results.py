@@ -22,10 +22,12 @@ from pkdray.search.space import suggest
 from pkdray.search.trial import BEST
 from pkdray.training.answers import answers_table
 from pkdray.training.bundles import Architecture, StudentInfo, write_bundle
-from pkdray.training.checkpoints import load_tensors, load_weights
-from pkdray.training.inputs import fit_standardizers, input_name, split_arrays
+from pkdray.training.checkpoints import load_tensors, load_trained
+from pkdray.training.frozen import with_steps
+from pkdray.training.inputs import fit_standardizers, present, split_arrays
 from pkdray.training.plan import Plan
-from pkdray.training.students import fresh_student, predict_rows
+from pkdray.training.pretrained import without_folders
+from pkdray.training.students import fresh_student, predict_rows, privileged_width, uses_tnet
 
 PREDICTIONS = "predictions.{split}.parquet"
 
@@ -100,7 +102,7 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int) -> None:
     }
     standardizers = fit_standardizers(plan, dataset, plan.prevalent)
     write_bundle(build, student, student_info(run, plan, config, number), standardizers, metrics)
-    write_predictions(build, plan, dataset, student, "val")
+    write_predictions(build, plan, dataset, student, "val", config, run.pool(plan).frozen)
     shutil.rmtree(run.best, ignore_errors=True)
     build.rename(run.best)
 
@@ -110,31 +112,31 @@ def load_student(run: Run, plan: Plan, config: Config, number: int) -> tuple[Stu
 
     Raises:
         RunError: the trial's weights are missing or damaged.
+        CheckpointError: so is the file of a frozen backbone's weights, which the trial's own lack.
     """
     path = run.trial(number) / BEST
     student = fresh_student(plan, config)
     if not path.exists():
         raise RunError(f"Trial {number} of {run.name} has lost its weights ({path}).", cure="Restore the file.")
     tensors, meta = load_tensors(path)
-    load_weights(student, tensors, path)
+    load_trained(student, tensors, path)
     return student.eval(), meta
 
 
 def student_info(run: Run, plan: Plan, config: Config, number: int) -> StudentInfo:
     """What the student's config.yaml says of a trial's student."""
-    fresh = fresh_student(plan, config)
     return StudentInfo(
         task=plan.info.task,
         targets=list(plan.info.targets),
         classes=list(plan.info.classes),
         architecture=Architecture(
-            student=config.student,
+            student=without_folders(config.student),
             fusion=config.student.fusion or config.teachers.fusion,
             embedding=config.teachers.embedding,
             shapes={name: list(shape) for name, shape in plan.shapes(plan.prevalent).items()},
             outputs=plan.task.outputs,
             per_frame=plan.task.per_frame,
-            tnet_outputs=fresh.tnet.output.out_features if fresh.tnet is not None else 0,
+            tnet_outputs=privileged_width(plan) if uses_tnet(plan, config) else 0,
         ),
         made_from={
             "run": run.name,
@@ -152,10 +154,22 @@ def student_info(run: Run, plan: Plan, config: Config, number: int) -> StudentIn
     )
 
 
-def write_predictions(folder: Path, plan: Plan, dataset: Dataset, student: Student, split: str) -> torch.Tensor:
-    """Write the student's predictions of a split, as ``pkdray predict`` writes them; returns the raw predictions."""
-    arrays = split_arrays(plan, dataset, plan.prevalent, [split])[split]
-    rows = Rows({input_name(name): arrays[input_name(name)] for name in plan.prevalent})
+def write_predictions(
+    folder: Path,
+    plan: Plan,
+    dataset: Dataset,
+    student: Student,
+    split: str,
+    config: Config | None = None,
+    frozen: Path | None = None,
+) -> torch.Tensor:
+    """Write the student's predictions of a split, as ``pkdray predict`` writes them; returns the raw predictions.
+
+    With its ``config`` and the folder ``frozen`` a frozen backbone does not go through the split once more.
+    """
+    section = (config or plan.config).student
+    arrays = with_steps(plan, section, split_arrays(plan, dataset, plan.prevalent, [split]), frozen)[split]
+    rows = Rows({name: arrays[name] for name in present(arrays, plan.prevalent)})
     prediction = predict_rows(student, rows, plan.prevalent)
     values = prediction.softmax(dim=-1) if plan.info.task == "classification" else prediction
     sample_ids = dataset.samples["sample_id"].iloc[dataset.rows(split, plan.config.dataset.fold)].tolist()

@@ -29,6 +29,7 @@ from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
+from pkdray.training.workers import freeze
 
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
@@ -65,6 +66,9 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
     ledger.release()
     meter = _Meter(ledger, on_progress)
     if ledger.counts().open:
+        resources, student = plan.config.resources, plan.config.student
+        cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+        freeze(plan, dataset, student, plan.prevalent, pool.frozen.resolve(), cpus=cpus, gpus=gpus)
         shared = SharedArrays.put(study_arrays(plan, dataset, pool))
         try:
             _fit(run, plan, pool, ledger, shared, meter)
@@ -101,7 +105,12 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
     records = tempfile.mkdtemp(prefix=f"pkdray-{os.getpid()}-tune-", dir="/tmp")
     trainable = tune.with_resources(
         tune.with_parameters(
-            _tune_trial, shared=shared, plan=plan, run_path=run.path.resolve(), tnets=pool.tnets.resolve()
+            _tune_trial,
+            shared=shared,
+            plan=plan,
+            run_path=run.path.resolve(),
+            tnets=pool.tnets.resolve(),
+            frozen=pool.frozen.resolve(),
         ),
         {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial} if alone else _WAITING,
     )
@@ -136,7 +145,9 @@ _ARRAYS: dict[str, Any] = {}
 """This process's mapped arrays: actors are reused between trials, and so is the mapping."""
 
 
-def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run_path: Path, tnets: Path) -> None:
+def _tune_trial(
+    config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run_path: Path, tnets: Path, frozen: Path
+) -> None:
     """What Tune runs: one trial of the ledger, in an actor that has often run others before."""
     import torch
     from ray import tune
@@ -151,7 +162,7 @@ def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run
 
     worst = float("-inf") if plan.metric.mode == "max" else float("inf")
     try:
-        summary = _train(plan, json.loads(config["overrides"]), shared, folder, tnets, report)
+        summary = _train(plan, json.loads(config["overrides"]), shared, folder, tnets, frozen, report)
     except StorageError as error:
         # Every trial would fail the same way: keep them for a resume instead.
         tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: "", HALT: str(error)})
@@ -168,7 +179,13 @@ def _tune_trial(config: dict[str, Any], *, shared: SharedArrays, plan: Plan, run
 
 
 def _train(
-    plan: Plan, overrides: dict[str, Any], shared: SharedArrays, folder: Path, tnets: Path, report: Report
+    plan: Plan,
+    overrides: dict[str, Any],
+    shared: SharedArrays,
+    folder: Path,
+    tnets: Path,
+    frozen: Path,
+    report: Report,
 ) -> dict[str, Any]:
     """The trial, in this process or by its own workers."""
     resources = plan.config.resources
@@ -176,8 +193,17 @@ def _train(
         if "arrays" not in _ARRAYS:
             _ARRAYS["arrays"] = shared.get()
         device = "cuda" if resources.gpus_per_trial else "cpu"
-        return run_trial(plan, overrides, _ARRAYS["arrays"], folder, tnets=tnets, report=report, device=device)
-    settings = {"plan": plan, "overrides": overrides, "shared": shared, "folder": folder, "tnets": tnets}
+        return run_trial(
+            plan, overrides, _ARRAYS["arrays"], folder, tnets=tnets, frozen=frozen, report=report, device=device
+        )
+    settings = {
+        "plan": plan,
+        "overrides": overrides,
+        "shared": shared,
+        "folder": folder,
+        "tnets": tnets,
+        "frozen": frozen,
+    }
     summary: dict[str, Any] = run_on_workers(
         _train_worker, settings, team_of(plan), folder.parent.parent / TRAIN, folder.name, report
     )
@@ -192,6 +218,7 @@ def _train_worker(settings: dict[str, Any], workers: Workers, device: str, repor
         settings["shared"].get(),
         settings["folder"],
         tnets=settings["tnets"],
+        frozen=settings["frozen"],
         report=report,
         device=device,
         workers=workers,

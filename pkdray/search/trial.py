@@ -12,7 +12,7 @@ import pandas as pd
 
 from pkdray.embeddings import Arrays
 from pkdray.files import write_atomic, write_json, write_yaml
-from pkdray.training.checkpoints import save_tensors
+from pkdray.training.checkpoints import save_tensors, trained_state
 from pkdray.training.loop import LAST, Fitted, Report
 from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
@@ -28,6 +28,7 @@ def run_trial(
     folder: Path,
     *,
     tnets: Path | None = None,
+    frozen: Path | None = None,
     report: Report | None = None,
     device: str = "cpu",
     workers: Workers | None = None,
@@ -43,6 +44,7 @@ def run_trial(
         arrays: ``train`` and ``val``, with the teachers' embeddings.
         folder: the trial's own, named by its number.
         tnets: where frozen T-Nets are shared.
+        frozen: where the steps of frozen backbones are kept.
         report: called with every epoch's metrics but the last's: a trial that reached its end cannot be stopped early.
         device: torch's name of the device.
         workers: this process's place among data-parallel workers, each of whom calls this; the first writes.
@@ -76,6 +78,7 @@ def run_trial(
         seed=config.seed,
         folder=folder,
         tnets=tnets,
+        frozen=frozen,
         report=forward_report,
         device=device,
         workers=workers,
@@ -106,7 +109,7 @@ def run_trial(
 
 def _write(folder: Path, fitted: Fitted, curves: pd.DataFrame, identity: str, summary: dict[str, Any]) -> None:
     write_atomic(folder / CURVES, lambda temporary: curves.to_parquet(temporary, index=False))
-    save_tensors(folder / BEST, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
+    save_tensors(folder / BEST, trained_state(fitted.model), {"identity": identity, "best": fitted.best})
     # Last: whoever finds it finds the rest.
     write_json(folder / RESULT, {"identity": identity, **summary})
     # The training state has served its purpose, and a thousand trials would keep a thousand of them.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pkdray.errors import CheckpointError
 from pkdray.files import write_atomic
+from pkdray.models.visual import frozen_state
 
 _META = "pkdray"
 
@@ -64,6 +65,24 @@ def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: P
             f"{path} does not fit the network that its config describes: {first}",
             cure="The folder mixes files of different results: make it again.",
         ) from error
+
+
+def trained_state(module: torch.nn.Module) -> dict[str, Tensor]:
+    """A module's state dict without its frozen backbones, of which a file exists already.
+
+    A VGG19 has 80 MB, and a thousand trials would keep a thousand of it.
+    """
+    frozen = frozen_state(module)
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
+
+
+def load_trained(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Load what `trained_state` left, into a module whose frozen backbones hold their weights already.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another shape.
+    """
+    load_weights(module, {**frozen_state(module), **tensors}, path)
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

@@ -13,7 +13,16 @@ from pkdray.data.dataset import Dataset
 from pkdray.embeddings import Arrays, Rows, TeacherEmbeddings, write_embeddings
 from pkdray.losses import ccc, classification_gamma, sequence_gamma
 from pkdray.models.networks import privileged_features
-from pkdray.training.inputs import as_rows, fit_standardizers, input_name, inputs_of, labelled_rows, standardised
+from pkdray.training.frozen import with_steps
+from pkdray.training.inputs import (
+    as_rows,
+    fit_standardizers,
+    input_name,
+    inputs_of,
+    labelled_rows,
+    present,
+    standardised,
+)
 from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
 from pkdray.training.teachers import load_adapters, load_teacher
@@ -33,8 +42,9 @@ def embed_pool(plan: Plan, dataset: Dataset, pool: Pool, device: str = "cpu") ->
         CheckpointError: a teacher is missing or damaged.
         StorageError: the folder cannot be written.
     """
-    standardizers = fit_standardizers(plan, dataset, plan.info.modalities)
-    inputs = {input_name(name): standardised(dataset, name, standardizers) for name in plan.info.modalities}
+    standardizers = fit_standardizers(plan, dataset, plan.taught)
+    inputs: Arrays = {input_name(name): standardised(dataset, name, standardizers) for name in plan.taught}
+    inputs = with_steps(plan, plan.config.teachers, {"all": inputs}, pool.frozen, device)["all"]
     sample_ids = dataset.samples["sample_id"].tolist()
     for name, said in _said(plan, pool, inputs, device):
         write_embeddings(pool.embeddings(name), sample_ids, _judged(plan, dataset, *said))
@@ -49,7 +59,7 @@ def _said(
         recycled = {other.name: other.modalities[0] for other in plan.pool.values() if other.adapter_of == member.name}
         adapters = load_adapters(plan, pool.adapters(member.name)).to(device) if recycled else None
         parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in (member.name, *recycled)}
-        rows = Rows({input_name(name): inputs[input_name(name)] for name in member.modalities}, device)
+        rows = Rows({name: inputs[name] for name in present(inputs, member.modalities)}, device)
         with torch.no_grad():
             for chunk in rows.chunks(CHUNK):
                 output = teacher(inputs_of(rows.take(chunk), member.modalities))

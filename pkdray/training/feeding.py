@@ -13,8 +13,9 @@ from pkdray.data.mapped import MappedArray
 from pkdray.embeddings import Rows
 from pkdray.training.parallel import Workers
 
-INPUT = "input."
-"""What the names of a network's inputs begin with; of these alone each worker takes its share."""
+INPUT, STEPS = "input.", "steps."
+"""What the names of a network's inputs begin with (`inputs.input_name`, `inputs.steps_name`): of these alone each
+worker takes its share."""
 
 
 def batches(
@@ -30,7 +31,7 @@ def batches(
             on it.
     """
     shares = [workers.share(indices) for indices in order]
-    names = {name: shares if name.startswith(INPUT) else order for name in rows.names}
+    names = {name: shares if name.startswith((INPUT, STEPS)) else order for name in rows.names}
     read = iter(_read_ahead(rows, {name: names[name] for name in rows.on_disk}, len(order), readers))
     for number, indices in enumerate(order):
         batch = dict(next(read))

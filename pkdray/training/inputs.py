@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from pkdray.data.dataset import Dataset, DatasetInfo
 from pkdray.data.mapped import MappedArray
 from pkdray.data.normalisation import Standardizer
 from pkdray.embeddings import Arrays, Rows, TeacherEmbeddings
-from pkdray.training.feeding import INPUT
+from pkdray.models.encoder import Steps
+from pkdray.training.feeding import INPUT, STEPS
 from pkdray.training.loop import Batch
 from pkdray.training.nested import joined
 from pkdray.training.parallel import Workers
@@ -88,20 +89,33 @@ def input_name(modality: str) -> str:
     return f"{INPUT}{modality}"
 
 
+def steps_name(modality: str) -> str:
+    """The name of what a frozen backbone made of a modality; in a training's arrays it stands for the modality's."""
+    return f"{STEPS}{modality}"
+
+
+def present(arrays: Container[str], modalities: Iterable[str]) -> list[str]:
+    """The name under which each modality is there: its own, or that of its frozen backbone's steps."""
+    return [steps_name(name) if steps_name(name) in arrays else input_name(name) for name in modalities]
+
+
 def student_rows(
     arrays: Arrays, modalities: Iterable[str], teachers: Iterable[str], *, privileged: bool, device: str = "cpu"
 ) -> Rows:
     """The arrays that one training reads, and no others, as rows on a device."""
-    names = ["target", *map(input_name, modalities)]
+    names = ["target", *present(arrays, modalities)]
     names += [f"{teacher}.{field}" for teacher in teachers for field in TEACHER_FIELDS]
     if privileged:
         names.append("privileged")
     return Rows({name: arrays[name] for name in names}, device)
 
 
-def inputs_of(batch: Batch, modalities: Iterable[str]) -> dict[str, Tensor]:
-    """The network's input: modality -> [B, ...]."""
-    return {name: batch[input_name(name)] for name in modalities}
+def inputs_of(batch: Batch, modalities: Iterable[str]) -> dict[str, Tensor | Steps]:
+    """The network's input: modality -> [B, ...], or the steps of a frozen backbone."""
+    return {
+        name: Steps(batch[steps_name(name)]) if steps_name(name) in batch else batch[input_name(name)]
+        for name in modalities
+    }
 
 
 def forward_all(
@@ -112,7 +126,7 @@ def forward_all(
     Several ``workers``, who must all call this, share the rows and get the whole answer each.
     """
     workers = workers or Workers()
-    names = [input_name(name) for name in modalities]
+    names = present(rows, modalities)
     said = []
     with torch.no_grad():
         for chunk in rows.chunks(most):

@@ -22,7 +22,8 @@ from pkdray.config import TrainingConfig
 from pkdray.embeddings import Rows
 from pkdray.errors import CheckpointError, DatasetError, DivergedError
 from pkdray.models.encoder import Encoder
-from pkdray.training.checkpoints import load_tensors, pack_optimizer, save_tensors, unpack_optimizer
+from pkdray.models.visual import frozen_state
+from pkdray.training.checkpoints import load_tensors, pack_optimizer, save_tensors, trained_state, unpack_optimizer
 from pkdray.training.feeding import batches
 from pkdray.training.metrics import Metric
 from pkdray.training.parallel import Network, Workers
@@ -119,7 +120,7 @@ def fit(
             entry |= validate(model)
         if metric.better(entry[metric.name], state.best.get(metric.name)):
             state.best = dict(entry)
-            state.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            state.weights = {name: tensor.detach().clone() for name, tensor in trained_state(model).items()}
         entry["best"] = state.best.get(metric.name, float("nan"))
         state.history.append(entry)
         state.finished = epoch == config.epochs or epoch - state.best.get("epoch", 0) >= config.patience
@@ -129,7 +130,7 @@ def fit(
             report({**entry, "finished": float(state.finished)})
     if not state.weights:
         raise DivergedError(f"No epoch gave a finite {metric.name} on validation.", cure="Lower the learning rate.")
-    model.load_state_dict(state.weights)
+    model.load_state_dict({**frozen_state(model), **state.weights})
     model.eval()
     return Fitted(model, state.best, state.history)
 
@@ -226,7 +227,7 @@ class _State:
 
     def save(self, path: Path, identity: str, training: _Training) -> None:
         tensors, groups = pack_optimizer(training.optimizer)
-        tensors |= {f"model.{name}": tensor for name, tensor in training.model.state_dict().items()}
+        tensors |= {f"model.{name}": tensor for name, tensor in trained_state(training.model).items()}
         tensors |= {f"hparams.{name}": tensor for name, tensor in training.learned.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.weights.items()}
         meta = {
@@ -253,7 +254,7 @@ class _State:
         if found != identity:
             _LOG.warning("%s belongs to another training (%s, not %s): starting anew.", path, found, identity)
             return cls()
-        training.model.load_state_dict(_part(tensors, "model."))
+        training.model.load_state_dict({**frozen_state(training.model), **_part(tensors, "model.")})
         with torch.no_grad():
             for name, value in training.learned.items():
                 value.copy_(tensors[f"hparams.{name}"])

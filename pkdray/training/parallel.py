@@ -12,6 +12,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -111,7 +112,7 @@ class MicroBatches(nn.Module):
     learning batch size", do it by hand). Dropout is the same both times. BatchNorm normalises each part by itself.
 
     Args:
-        model: takes {name: [B, ...]}.
+        model: takes {name: [B, ...]}, the values tensors or named tuples of them.
         size: samples a part, at least 1; one that is left over alone joins the part before, since BatchNorm needs two.
     """
 
@@ -120,9 +121,9 @@ class MicroBatches(nn.Module):
         self.model = model
         self.size = size
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Any:
+    def forward(self, inputs: Mapping[str, Any]) -> Any:
         """The answer to a batch."""
-        rows = len(next(iter(inputs.values())))
+        rows = _length(next(iter(inputs.values())))
         edges = [*range(0, rows, self.size), rows]
         if self.size > 1 and rows > self.size and edges[-1] - edges[-2] == 1:
             del edges[-2]
@@ -130,7 +131,7 @@ class MicroBatches(nn.Module):
             return self.model(inputs)
         parts = []
         for start, stop in itertools.pairwise(edges):
-            part = {name: value[start:stop] for name, value in inputs.items()}
+            part = each(itemgetter(slice(start, stop)), inputs)
             parts.append(checkpoint(self.model, part, use_reentrant=False, context_fn=self._contexts))
         return joined(parts)
 
@@ -185,6 +186,10 @@ class Network:
             return self._workers.gather(each(_in_full, output), rows)
 
         return call
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, Tensor) else _length(value[0])
 
 
 def _in_full(tensor: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pkdray.config import (
@@ -22,6 +22,7 @@ from pkdray.files import fingerprint
 from pkdray.models.networks import TaskShape
 from pkdray.models.shapes import fitting_kinds, shape_fault
 from pkdray.training.metrics import METRICS, Metric
+from pkdray.training.pretrained import WeightsFile, identified, identify_weights, weights_overrides
 
 POOL_FORMAT = 1
 """Raise when the meaning of a pool's files changes: pools of another format are then trained anew."""
@@ -46,6 +47,8 @@ class Plan:
     dataset_fingerprint: str
     pool: dict[str, Member]
     metric: Metric
+    weights: dict[str, WeightsFile] = field(default_factory=dict)
+    """The files of weights that the search chooses among, as its space names them."""
 
     @property
     def task(self) -> TaskShape:
@@ -73,6 +76,12 @@ class Plan:
         return self.config.dataset.privileged or []
 
     @property
+    def taught(self) -> list[str]:
+        """The modalities that some teacher sees."""
+        seen = {name for member in self.pool.values() for name in member.modalities}
+        return [name for name in self.info.modalities if name in seen]
+
+    @property
     def first_teacher(self) -> str:
         """The teacher that the T-Net and the adapters learn from, and the default of every distilling method."""
         return self.config.teachers.pool[0].name
@@ -88,7 +97,7 @@ class Plan:
                 "prevalent": self.prevalent,
                 "privileged": self.privileged,
                 "seed": self.config.seed,
-                "teachers": self.config.teachers.model_dump(mode="json"),
+                "teachers": identified(self.config.teachers.model_dump(mode="json")),
                 "metric": self.metric.name,
                 "task_loss": self.task_loss,
             }
@@ -105,14 +114,15 @@ class Plan:
     def trial_config(self, overrides: dict[str, Any]) -> Config:
         """The config of a trial: the study's, with what the search proposes."""
         bare = self.config.model_copy(update={"search": self.config.search.model_copy(update={"space": {}})})
-        return override(bare, overrides, source="the trial's configuration")
+        return override(bare, weights_overrides(overrides, self.weights), source="the trial's configuration")
 
 
 def make_plan(config: Config, dataset: Dataset) -> Plan:
     """Resolve a config against its dataset.
 
     Raises:
-        ConfigError: unknown modality, teacher, metric or fold, a domain that the task does not have; all at once.
+        ConfigError: unknown modality, teacher, metric or fold, a domain that the task does not have, a file of weights
+            that is missing or another one; all at once.
     """
     # Absolute: the workers that open it may run in another folder.
     path = str(dataset.path.resolve())
@@ -121,7 +131,8 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
     if fold is not None and fold >= dataset.folds:
         declared = f"folds 0 to {dataset.folds - 1}" if dataset.folds else "no folds"
         faults.append(f"dataset.fold: is {fold}, but {dataset.info.name} declares {declared}")
-    return _resolved(config, dataset.info, path, dataset.fingerprint, faults)
+    config, weights, weights_faults = identify_weights(config)
+    return _resolved(config, dataset.info, path, dataset.fingerprint, faults + weights_faults, weights)
 
 
 def plan_without_data(config: Config, info: DatasetInfo) -> Plan:
@@ -130,10 +141,17 @@ def plan_without_data(config: Config, info: DatasetInfo) -> Plan:
     Raises:
         ConfigError: as `make_plan`, but for what depends on the samples (folds, and sequences for the gate).
     """
-    return _resolved(config, info, config.dataset.path, "", [])
+    return _resolved(config, info, config.dataset.path, "", [], {})
 
 
-def _resolved(config: Config, info: DatasetInfo, path: str, dataset_fingerprint: str, of_samples: list[str]) -> Plan:
+def _resolved(
+    config: Config,
+    info: DatasetInfo,
+    path: str,
+    dataset_fingerprint: str,
+    of_files: list[str],
+    weights: dict[str, WeightsFile],
+) -> Plan:
     modalities = list(info.modalities)
     named = [*config.dataset.prevalent, *(config.dataset.privileged or [])]
     faults = [
@@ -157,7 +175,7 @@ def _resolved(config: Config, info: DatasetInfo, path: str, dataset_fingerprint:
     faults += _encoder_faults("student", config.student, info, prevalent, prevalent, config.search.space)
     faults += _task_loss_faults(config, info.task)
     faults += _method_faults(config, pool, info.task)
-    faults += of_samples
+    faults += of_files
     if faults:
         raise ConfigError(
             f"{config.name} does not fit the dataset {info.name}:",
@@ -173,7 +191,7 @@ def _resolved(config: Config, info: DatasetInfo, path: str, dataset_fingerprint:
             "task_loss": config.task_loss or TASK_LOSSES[info.task][0],
         }
     )
-    return Plan(resolved, info, path, dataset_fingerprint, pool, metric)
+    return Plan(resolved, info, path, dataset_fingerprint, pool, metric, weights)
 
 
 def _resolve_pool(config: TeachersConfig, available: list[str]) -> tuple[TeachersConfig, dict[str, Member], list[str]]:

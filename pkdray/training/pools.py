@@ -50,6 +50,11 @@ class Pool:
         return self.path / "embeddings" / f"{name}.parquet"
 
     @property
+    def frozen(self) -> Path:
+        """The folder of the steps of frozen backbones, which all pools beside this one share."""
+        return self.path.parent / "frozen"
+
+    @property
     def tnets(self) -> Path:
         """The folder of the T-Nets that trials share."""
         return self.path / "tnets"

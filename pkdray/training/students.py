@@ -17,15 +17,20 @@ from pkdray.losses.task import mse_loss
 from pkdray.models.networks import Student, build_tnet
 from pkdray.models.tnet import TNet
 from pkdray.models.weights import no_pretrained_weights
-from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
+from pkdray.training.checkpoints import load_tensors, load_trained, save_tensors, trained_state
+from pkdray.training.frozen import with_steps
 from pkdray.training.inputs import TEACHER_FIELDS, forward_all, inputs_of, labelled_rows, student_rows
 from pkdray.training.loop import Batch, Fitted, Forward, Hparams, Report, Step, derive_seed, fit
 from pkdray.training.metrics import Metric, evaluate
 from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
+from pkdray.training.pretrained import identified
 
 _TNET_STREAM, _STUDENT_STREAM = 1, 2
 """Separate random streams, so that a student's initial weights do not depend on whether its T-Net came from a cache."""
+
+FORMAT = 2
+"""Raise when the same config makes another network, or its files mean something else: unfinished trials begin anew."""
 
 TNET_METRIC = Metric("mse", "regression", "min", mse_loss)
 
@@ -38,6 +43,7 @@ def train_student(
     seed: int,
     folder: Path | None = None,
     tnets: Path | None = None,
+    frozen: Path | None = None,
     report: Report | None = None,
     device: str = "cpu",
     workers: Workers | None = None,
@@ -51,15 +57,19 @@ def train_student(
         seed: of weights, order and dropout.
         folder: where training state is kept and continued from.
         tnets: a folder in which frozen T-Nets are shared between the trainings that would make the same one.
+        frozen: a folder with the steps of frozen backbones (`frozen.with_steps`); without it their pictures are gone
+            through every epoch.
         report: called after every epoch.
         device: torch's name of the device.
         workers: this process's place among data-parallel workers, each of whom calls this with the same arguments.
 
     Raises:
+        CheckpointError: the file of a backbone's weights is missing, damaged or another one.
         DivergedError: the loss is no longer finite.
         StorageError: the folder cannot be written.
     """
     workers = workers or Workers()
+    arrays = with_steps(plan, config.student, arrays, frozen, device)
     teachers = plan.teachers_of(config)
     distils_features = uses_tnet(plan, config)
     tnet = _tnet(plan, config, arrays, seed, tnets, device, workers) if distils_features else None
@@ -87,7 +97,7 @@ def train_student(
 
 def uses_tnet(plan: Plan, config: Config) -> bool:
     """Whether the student has a T-Net: asked for, and the first teacher has features to hallucinate."""
-    return config.student.tnet.training != "none" and _privileged_width(plan) > 0
+    return config.student.tnet.training != "none" and privileged_width(plan) > 0
 
 
 def build_student(plan: Plan, config: Config, tnet: TNet | None) -> Student:
@@ -103,20 +113,23 @@ def build_student(plan: Plan, config: Config, tnet: TNet | None) -> Student:
 
 
 def fresh_student(plan: Plan, config: Config) -> Student:
-    """The same network with a fresh T-Net, to load a trained student's weights into."""
+    """The same network with a fresh T-Net, to load a trained student's weights into; what is frozen is there already.
+
+    Raises:
+        CheckpointError: the file of a frozen backbone's weights is missing, damaged or another one.
+    """
     tnet = None
-    with no_pretrained_weights():
+    with no_pretrained_weights(but_frozen=True):
         if uses_tnet(plan, config):
-            tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, _privileged_width(plan))
+            tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, privileged_width(plan))
         return build_student(plan, config, tnet)
 
 
 def student_identity(plan: Plan, config: Config, seed: int) -> str:
     """Fingerprint of a training: two with the same are the same training."""
     sections = {"task_loss", "teachers", "student", "method", "training"}
-    return fingerprint(
-        {"pool": plan.pool_fingerprint, "seed": seed, "config": config.model_dump(mode="json", include=sections)}
-    )
+    said = identified(config.model_dump(mode="json", include=sections))
+    return fingerprint({"format": FORMAT, "pool": plan.pool_fingerprint, "seed": seed, "config": said})
 
 
 def student_step(plan: Plan, config: Config) -> Step:
@@ -172,7 +185,8 @@ def scores(model: nn.Module, rows: Rows, plan: Plan, workers: Workers | None = N
     return evaluate(labelled(prediction, 1), target, plan.info.task)
 
 
-def _privileged_width(plan: Plan) -> int:
+def privileged_width(plan: Plan) -> int:
+    """How many features the first teacher has that the student lacks: the T-Net's outputs."""
     teachers = plan.config.teachers
     return sum(
         teachers.encoders.get(name, teachers.encoder).hidden[-1]
@@ -191,7 +205,7 @@ def _tnet(
     workers: Workers,
 ) -> TNet:
     torch.manual_seed(derive_seed(seed, _TNET_STREAM))
-    tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, _privileged_width(plan)).to(device)
+    tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, privileged_width(plan)).to(device)
     if config.student.tnet.training == "joint":
         return tnet
     identity = tnet_identity(plan, config, seed)
@@ -205,19 +219,19 @@ def _tnet(
             if workers.rank == 0:
                 path.unlink(missing_ok=True)
         else:
-            load_weights(tnet, tensors, path)
+            load_trained(tnet, tensors, path)
             return tnet
     fitted = fit_tnet(plan, config, tnet, arrays, seed=seed, device=device, workers=workers)
     if path and workers.rank == 0:
         # Trials that start together may each train it; the seed makes their results the same, so the last write wins.
-        save_tensors(path, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
+        save_tensors(path, trained_state(fitted.model), {"identity": identity, "best": fitted.best})
     return tnet
 
 
 def tnet_identity(plan: Plan, config: Config, seed: int) -> str:
     """Fingerprint of a frozen T-Net's training."""
-    student = config.student.model_dump(mode="json", include={"encoder", "encoders", "tnet"})
-    return fingerprint({"pool": plan.pool_fingerprint, "seed": seed, "student": student})
+    student = identified(config.student.model_dump(mode="json", include={"encoder", "encoders", "tnet"}))
+    return fingerprint({"format": FORMAT, "pool": plan.pool_fingerprint, "seed": seed, "student": student})
 
 
 def fit_tnet(

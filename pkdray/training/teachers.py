@@ -18,8 +18,8 @@ from pkdray.losses.objective import StudentRows, task_loss
 from pkdray.losses.point import cosine_loss
 from pkdray.models.networks import Adapters, Teacher
 from pkdray.models.weights import no_pretrained_weights
-from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
-from pkdray.training.inputs import forward_all, input_name, inputs_of, labelled_rows
+from pkdray.training.checkpoints import load_tensors, load_trained, load_weights, save_tensors, trained_state
+from pkdray.training.inputs import forward_all, input_name, inputs_of, labelled_rows, present
 from pkdray.training.loop import LAST, Batch, Fitted, Forward, Hparams, Report, derive_seed, fit
 from pkdray.training.metrics import evaluate
 from pkdray.training.parallel import Workers
@@ -167,11 +167,11 @@ def load_teacher(plan: Plan, member: Member, folder: Path) -> Teacher:
     """A trained teacher, frozen and in evaluation mode.
 
     Raises:
-        CheckpointError: missing, damaged or of another shape.
+        CheckpointError: missing, damaged or of another shape; or so is the file of a frozen backbone's weights.
     """
-    with no_pretrained_weights():
+    with no_pretrained_weights(but_frozen=True):
         teacher = build_teacher(plan, member)
-    load_weights(teacher, load_tensors(folder / MODEL_FILE)[0], folder / MODEL_FILE)
+    load_trained(teacher, load_tensors(folder / MODEL_FILE)[0], folder / MODEL_FILE)
     return teacher.eval().requires_grad_(False)
 
 
@@ -211,12 +211,12 @@ def _write(folder: Path, fitted: Fitted, identity: str, plan: Plan, what: dict[s
     write_atomic(folder / "curves.parquet", lambda temporary: curves.to_parquet(temporary, index=False))
     config = {**what, "identity": identity, "teachers": plan.config.teachers.model_dump(mode="json")}
     write_yaml(folder / "config.yaml", config)
-    save_tensors(folder / MODEL_FILE, fitted.model.state_dict(), {"identity": identity, "best": fitted.best})
+    save_tensors(folder / MODEL_FILE, trained_state(fitted.model), {"identity": identity, "best": fitted.best})
     (folder / LAST).unlink(missing_ok=True)
 
 
 def _rows(arrays: Arrays, modalities: list[str], device: str) -> Rows:
-    return Rows({name: arrays[name] for name in ["target", *map(input_name, modalities)]}, device)
+    return Rows({name: arrays[name] for name in ["target", *present(arrays, modalities)]}, device)
 
 
 def _whole(model: nn.Module, rows: Rows, modalities: list[str], workers: Workers | None = None) -> tuple[Any, Tensor]:

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from pkdray.config import StudentConfig, TeachersConfig
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.errors import PkdrayError
 from pkdray.training.distributed import Team, run_on_workers
 from pkdray.training.embed import embed_pool
-from pkdray.training.inputs import split_arrays
+from pkdray.training.frozen import missing_steps, with_steps
+from pkdray.training.inputs import input_name, split_arrays
 from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
@@ -39,6 +43,8 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
     if pool.finished:
         pool.verify(plan)
         return pool
+    gpus = plan.config.resources.gpus_per_teacher_worker
+    freeze(plan, dataset, plan.config.teachers, plan.taught, pool.frozen, cpus=1, gpus=gpus)
     members = [member.name for member in plan.pool.values() if member.adapter_of is None]
     metrics = _train_all(plan, members, pool, on_teacher or (lambda _name, _metrics: None))
     shutil.rmtree(pool.path / _STORAGE, ignore_errors=True)
@@ -76,10 +82,59 @@ def _frozen_teachers(plan: Plan, dataset: Dataset, pool: Pool, device: str) -> d
     return metrics
 
 
+def freeze(
+    plan: Plan,
+    dataset: Dataset,
+    section: TeachersConfig | StudentConfig,
+    modalities: list[str],
+    folder: Path,
+    *,
+    cpus: float,
+    gpus: float,
+) -> None:
+    """Compute the missing steps of a section's frozen backbones, in a task with what a training gets.
+
+    Needs a connected Ray if any are missing.
+
+    Raises:
+        CheckpointError: the file of weights is missing, damaged or of another network.
+        StorageError: the folder cannot be written.
+    """
+    missing = missing_steps(plan, dataset, section, modalities, folder)
+    if not missing:
+        return
+    import ray
+
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus)(_freeze)
+    threads, device = max(1, int(cpus)), "cuda" if gpus else "cpu"
+    outcome = ray.get(task.remote(plan, section, missing, folder, threads, device))
+    if isinstance(outcome, PkdrayError):
+        raise outcome
+
+
+def _freeze(
+    plan: Plan,
+    section: TeachersConfig | StudentConfig,
+    modalities: list[str],
+    folder: Path,
+    threads: int,
+    device: str,
+) -> PkdrayError | None:
+    torch.set_num_threads(threads)
+    try:
+        dataset = open_dataset(plan.dataset_path, verify=False)
+        images = {input_name(name): dataset.features(name) for name in modalities}
+        with_steps(plan, section, {"all": images}, folder, device)
+    except PkdrayError as error:
+        return error
+    return None
+
+
 def _align_adapters(plan: Plan, dataset: Dataset, pool: Pool, device: str) -> dict[str, dict[str, float]]:
     first = plan.pool[plan.first_teacher]
     teacher = load_teacher(plan, first, pool.teacher(first.name))
-    arrays = split_arrays(plan, dataset, first.modalities)
+    pictures = split_arrays(plan, dataset, first.modalities)
+    arrays = with_steps(plan, plan.config.teachers, pictures, pool.frozen, device)
     scores = train_adapters(plan, teacher, arrays, pool.adapters(first.name), device=device)
     return {
         name: {
@@ -118,7 +173,7 @@ def _launch(plan: Plan, name: str, pool: Pool) -> dict[str, float] | PkdrayError
     team = Team(
         resources.workers_per_teacher, gpus=resources.gpus_per_teacher_worker, max_failures=resources.max_failures
     )
-    settings = {"plan": plan, "name": name, "folder": pool.teacher(name)}
+    settings = {"plan": plan, "name": name, "folder": pool.teacher(name), "frozen": pool.frozen}
     try:
         best: dict[str, float] = run_on_workers(_train_worker, settings, team, pool.path / _STORAGE, name)
     except PkdrayError as error:
@@ -132,5 +187,6 @@ def _train_worker(settings: dict[str, Any], workers: Workers, device: str, _repo
     member = plan.pool[settings["name"]]
     # Its driver has verified every file of it.
     dataset = open_dataset(plan.dataset_path, verify=False)
-    arrays = split_arrays(plan, dataset, member.modalities)
+    pictures = split_arrays(plan, dataset, member.modalities)
+    arrays = with_steps(plan, plan.config.teachers, pictures, settings["frozen"], device)
     return train_teacher(plan, member, arrays, settings["folder"], device=device, workers=workers)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkdray.data.mapped import MappedArray, write_mapped
+from pkdray.data.mapped import MappedArray, write_blocks, write_mapped
 from pkdray.errors import DatasetError
 
 
@@ -83,3 +83,28 @@ def test_a_truncated_or_missing_file_is_named(path):
     path.unlink()
     with pytest.raises(DatasetError, match=r"face\.npy is missing"):
         MappedArray.open(path)
+
+
+def test_blocks_are_written_as_they_come(tmp_path, faces):
+    write_blocks(tmp_path / "face.npy", 13, iter([faces[:4], faces[4:5], faces[5:, ::1]]))
+    np.testing.assert_array_equal(np.load(tmp_path / "face.npy"), faces)
+    # A view that is not contiguous is written by its numbers, not by its memory.
+    write_blocks(tmp_path / "turned.npy", 5, [faces.swapaxes(0, 1)])
+    np.testing.assert_array_equal(MappedArray.open(tmp_path / "turned.npy").gather(), faces.swapaxes(0, 1))
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda faces: [],
+        lambda faces: [faces[:4]],
+        lambda faces: [faces, faces[:1]],
+        lambda faces: [faces[:4], faces[4:, :3]],
+        lambda faces: [faces[:4], faces[4:].astype(np.int8)],
+    ],
+    ids=["none", "too few", "too many", "another shape", "another type"],
+)
+def test_rows_that_are_not_as_announced_leave_no_file(tmp_path, faces, cut):
+    with pytest.raises(ValueError, match=r"face\.npy"):
+        write_blocks(tmp_path / "face.npy", 13, cut(faces))
+    assert list(tmp_path.iterdir()) == []

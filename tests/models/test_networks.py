@@ -109,6 +109,18 @@ def test_a_joint_tnet_trains_with_the_student():
     assert any(value.grad.abs().sum() > 0 for value in model.tnet.parameters())
 
 
+def test_a_joint_tnet_hallucinates_from_the_students_features():
+    model = student(VECTORS, per_frame=False, tnet="joint").eval()
+    batch = inputs(VECTORS)
+    features = {name: encoder(batch[name]) for name, encoder in model.encoders.items()}
+    said = model(batch).hallucinated
+    assert torch.equal(said, model.tnet.hallucinate(features))
+    # What it regresses reaches the student's encoders: there are no others.
+    said.square().sum().backward()
+    assert all(value.grad.abs().sum() > 0 for value in model.encoders.parameters() if value.grad is not None)
+    assert any(value.grad is not None for value in model.encoders.parameters())
+
+
 def test_evaluation_reaches_every_module_of_a_student():
     model = student(VECTORS, per_frame=False, tnet="joint").train().eval()
     assert not any(module.training for module in model.modules())

@@ -23,6 +23,25 @@ def tnet(*, per_frame: bool, outputs: int = 12):
     return build_tnet(config, SHAPES, TaskShape(4, per_frame), outputs)
 
 
+def test_one_that_trains_with_the_student_takes_its_features_and_has_no_encoders():
+    config = StudentConfig.model_validate(
+        {
+            "encoder": {"hidden": [9]},
+            "encoders": {"skin": {"hidden": [4]}},
+            "tnet": {"training": "joint", "hidden": [8, 7], "dropout": 0.0},
+        }
+    )
+    built = build_tnet(config, SHAPES, TaskShape(4, per_frame=True), 12)
+    assert {name.split(".")[0] for name, _ in built.named_parameters()} == {"layers", "output"}
+    face, skin = torch.randn(3, 6, 9), torch.randn(3, 4)
+    joined = torch.cat([face, skin.unsqueeze(1).expand(-1, 6, -1)], dim=-1)
+    torch.testing.assert_close(
+        built.hallucinate({"face": face, "skin": skin}), built.output(built.layers(joined)), rtol=1e-6, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="no encoders"):
+        built(inputs())
+
+
 def inputs(batch: int = 3) -> dict[str, torch.Tensor]:
     return {name: torch.randn(batch, *shape) for name, shape in SHAPES.items()}
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from pkdray.config import EncoderConfig
 from pkdray.models.backbones import build_encoder
-from pkdray.models.visual import IMAGENET, KINETICS, Backbone, as_pictures
+from pkdray.models.encoder import Steps
+from pkdray.models.visual import IMAGENET, KINETICS, Backbone, as_pictures, frozen_state
 
 
 def pictures(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -158,3 +159,51 @@ def test_a_frozen_backbone_stays_as_it_is():
 
 def test_normalisation_is_no_part_of_the_weights():
     assert [name for name in backbone(normalises=False).state_dict() if not name.startswith("network.")] == []
+
+
+def encoder(kind: str, shape: tuple[int, ...], *, per_frame: bool = False, freeze: bool = True):
+    given = {"hidden": [7]} if kind.endswith(("gru", "lstm")) else {}
+    # A copy is not validated: random weights are frozen as well as those of a file.
+    config = EncoderConfig(kind=kind, dropout=0.4, **given).model_copy(update={"freeze": freeze})
+    return build_encoder(config, shape, per_frame=per_frame)
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("resnet18", (2, 21, 19, 3)),
+        ("resnet18", (23, 19, 3)),
+        ("resnet18", (71, 13)),
+        ("r3d18", (9, 17, 19, 3)),
+        ("r3d18_lstm", (2, 4, 17, 19, 3)),
+        ("vgg19_gru", (3, 33, 35, 3)),
+    ],
+)
+def test_steps_give_what_the_pictures_give(kind, shape, per_frame):
+    network = encoder(kind, shape, per_frame=per_frame).train()
+    values = pictures(5, *shape) if len(shape) > 2 else torch.randn(5, *shape)
+    steps = network.steps(values)
+    assert (steps.shape[0], steps.shape[2]) == (5, 512)
+    assert not steps.requires_grad
+    found = {}
+    for name, given in (("pictures", values), ("steps", Steps(steps))):
+        torch.manual_seed(3)
+        found[name] = network(given)
+    assert torch.equal(found["steps"], found["pictures"])
+
+
+def test_a_network_that_trains_takes_no_steps():
+    network = encoder("resnet18", (2, 21, 19, 3), freeze=False)
+    with pytest.raises(ValueError, match="give it the pictures"):
+        network(Steps(torch.zeros(5, 2, 512)))
+
+
+def test_the_frozen_part_of_a_state_is_named_as_in_it():
+    parts = nn.ModuleDict({"a": encoder("resnet18", (21, 19, 3)), "b": encoder("resnet18", (21, 19, 3), freeze=False)})
+    state, frozen = parts.state_dict(), frozen_state(parts)
+    assert frozen.keys() == {name for name in state if name.startswith("a.backbone.network.")}
+    assert "a.backbone.network.bn1.running_var" in frozen
+    assert all(torch.equal(value, state[name]) for name, value in frozen.items())
+    alone = backbone(normalises=True, frozen=True)
+    assert frozen_state(alone).keys() == alone.state_dict().keys()

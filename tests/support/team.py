@@ -7,6 +7,7 @@ FILE is where the workers find one another; the first worker writes OUT: {case: 
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -126,6 +127,9 @@ def main(rank: int, size: int, file: str, out: Path) -> None:
     torch.distributed.all_gather_object(everyone, said)
     if rank == 0:
         out.write_text(json.dumps(everyone), encoding="utf-8")
+    # DDP modules lie in cycles, and must be gone before the group whose threads they hold.
+    gc.collect()
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
