@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pkdray.console import Console, duration, progress_line
-from pkdray.errors import ConfigError, DatasetError, InterruptedSweepError, RunError
+from pkdray.errors import ConfigError, DatasetError, InterruptedImportError, InterruptedSweepError, RunError
 from pkdray.interrupts import noticed
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def import_recordings(
     """Recordings of one of the licensed sets to a dataset.
 
     Raises:
-        InterruptedSweepError: Ctrl-C stopped it; says how to go on.
+        InterruptedImportError: Ctrl-C stopped it; says how to go on.
     """
     from pkdray.data.importers import build
     from pkdray.data.importers.protocols import PROTOCOLS
@@ -111,7 +111,7 @@ def import_recordings(
                 plan, lambda progress: meter.show(import_line(progress)), device=device, check=check
             )
     except KeyboardInterrupt:
-        raise build.InterruptedImportError(
+        raise InterruptedImportError(
             f"The import stopped; what is finished is in {_short(plan.partial)}.",
             cure="Go on with the same command.",
         ) from None

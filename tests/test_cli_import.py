@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -12,28 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from command_line import Said
+from importer_modules import load
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import build
 
-
-def load_writers() -> ModuleType:
-    path = Path(__file__).parent / "data" / "importers" / "media_writers.py"
-    spec = importlib.util.spec_from_file_location("importers_media_writers", path)
-    assert spec
-    assert spec.loader
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
-    return sys.modules[spec.name]
-
-
-writers = load_writers()
-replicas = writers.load("replicas")
+writers = load("media_writers")
+replicas = load("replicas")
 
 
 @pytest.fixture(scope="module")

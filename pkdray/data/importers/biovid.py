@@ -32,6 +32,7 @@ from pkdray.data.importers.recordings import (
     entries,
     folders,
     gather,
+    nothing_left,
     reading,
     unusable,
     wrong_root,
@@ -114,12 +115,8 @@ def scan(
     else:
         recordings = scanner.clips()
     if not recordings:
-        first = next((one for one in scanner.findings if one.harm == "left out"), None)
-        raise DatasetError(
-            f"{root} has no sample of {', '.join(CLASSES[classes])} with {' and '.join(modalities)}.",
-            details=[str(first)] if first else [],
-            cure="Look at the first sample that was left out." if first else "Choose other classes.",
-        )
+        what = f"{root} has no sample of {', '.join(CLASSES[classes])} with {' and '.join(modalities)}."
+        raise nothing_left(what, scanner.findings, "Choose other classes.")
     scanner.note_subjects(recordings)
     return Scan(
         name="biovid",

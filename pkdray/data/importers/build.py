@@ -44,7 +44,7 @@ from pkdray.data.importers.recordings import Recording, Scan
 from pkdray.data.info import Modality
 from pkdray.data.mapped import MappedArray
 from pkdray.data.media.delay import shift_back
-from pkdray.errors import DatasetError, InterruptedSweepError, StorageError
+from pkdray.errors import DatasetError, StorageError
 from pkdray.files import fingerprint, storage_errors, write_atomic, write_json
 
 FORMAT = 1
@@ -73,10 +73,6 @@ _CITATIONS = {
     "recola": "Ringeval et al. (2013), Introducing the RECOLA Multimodal Corpus of Remote Collaborative and Affective "
     "Interactions.",
 }
-
-
-class InterruptedImportError(InterruptedSweepError):
-    """Ctrl-C stopped an import with samples still to make; the exit code is 130."""
 
 
 @dataclass(frozen=True)

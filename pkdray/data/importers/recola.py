@@ -25,6 +25,7 @@ from pkdray.data.importers.recordings import (
     Scan,
     check_root,
     entries,
+    nothing_left,
     reading,
     unusable,
     wrong_root,
@@ -84,12 +85,8 @@ def scan(
     scanner = _Scanner(root, tuple(modalities), physio)
     recordings, tracks = scanner.scan()
     if not recordings:
-        first = next((one for one in scanner.findings if one.harm == "left out"), None)
-        raise DatasetError(
-            f"{root} has no labelled clip with {' and '.join(modalities)}.",
-            details=[str(first)] if first else [],
-            cure="Look at the first recording that was left out." if first else "Restore the gold standard.",
-        )
+        what = f"{root} has no labelled clip with {' and '.join(modalities)}."
+        raise nothing_left(what, scanner.findings, "Restore the gold standard.")
     return Scan(
         name="recola",
         task="regression",

@@ -379,7 +379,7 @@ def test_nothing_left_names_the_first_that_was_left_out(two):
     assert caught.value.what == f"{two} has no sample of BL1, PA4 with video and biosignals."
     first = two / "video" / "071309_w_21" / f"{FIRST}.mp4"
     assert caught.value.details == (f"{first} has 0 bytes. Restore it from the original archive.",)
-    assert caught.value.cure == "Look at the first sample that was left out."
+    assert caught.value.cure == "Look at the first that was left out."
 
 
 @pytest.mark.parametrize("protocol", ["loso", "loso67", "61-26", "5-fold"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,31 +9,21 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from importer_modules import load
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import build
 from pkdray.data.importers.build import ImportProgress, Plan, make_plan, media_options, run_import, scan_for
 from pkdray.errors import DatasetError, StorageError
 
-
-def load_writers() -> ModuleType:
-    path = Path(__file__).with_name("media_writers.py")
-    spec = importlib.util.spec_from_file_location("importers_media_writers", path)
-    assert spec
-    assert spec.loader
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
-    return sys.modules[spec.name]
-
-
-writers = load_writers()
-replicas = writers.load("replicas")
+writers = load("media_writers")
+replicas = load("replicas")
 
 SUBJECTS = replicas.BIOVID_SUBJECTS[:4]
 AFF = (
