@@ -260,6 +260,16 @@ def read_raters(path: Path) -> pd.DataFrame:
     return table.drop(columns=[name for name in table.columns if name == "" or name.startswith("Unnamed")])
 
 
+def audio_files(root: Path) -> dict[str, Path]:
+    """The sound of each person, by ``{train,dev,test}_k``; empty where there is none.
+
+    Raises:
+        DatasetError: a folder cannot be read.
+    """
+    scanner = _Scanner(Path(root).expanduser(), ("audio",), None)
+    return scanner.named_files(scanner.folder(_AUDIO), ".wav")
+
+
 def _lines(path: Path) -> list[str]:
     with reading(path):
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
