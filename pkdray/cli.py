@@ -49,7 +49,7 @@ ImportWorkers = Annotated[
 ImportAddress = Annotated[
     str | None,
     typer.Option(
-        "--address", help="A running Ray cluster, all of whose nodes see SRC and DEST; with --workers: a local one."
+        "--address", help="A Ray cluster all of whose nodes see SRC and DEST; default: RAY_ADDRESS, or local."
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the report of what was found.")]

@@ -336,7 +336,8 @@ def run_import(
     work = Work(plan)
     if (dataset := work.published()) is not None:
         table = pd.read_csv(plan.report, dtype={"sample_id": str})
-        reasons = table.loc[table["state"] == "left out"].set_index("sample_id")["reason"].to_dict()
+        lost = table[table["state"] == "left out"]
+        reasons = dict(zip(lost["sample_id"].astype(str), lost["reason"].astype(str), strict=True))
         work.remove()
         return Imported(dataset, plan.report, _counts(table), reasons, leftover=True)
     if plan.dest.exists():
@@ -409,7 +410,8 @@ def _counts(table: pd.DataFrame) -> dict[str, int | float]:
     counts: dict[str, int | float] = {"samples": imported, "left out": len(table) - imported}
     for name in REPORT_COLUMNS[4:-1]:
         if table[name].notna().any():
-            counts[name] = round(table[name].sum().item(), 3)
+            total = float(table[name].sum())
+            counts[name] = int(total) if total.is_integer() else round(total, 3)
     return counts
 
 
@@ -453,6 +455,7 @@ class Work:
 
     @property
     def manifest(self) -> Path:
+        """What the folder is."""
         return self.plan.partial / MANIFEST
 
     def travelling(self) -> Work:
@@ -499,6 +502,7 @@ class Work:
             )
 
     def open(self) -> None:
+        """Make the folder, or go on with it; see ``check``."""
         self.check()
         about = {
             "about": "An unfinished import: run the same command again to go on, or remove this folder.",
@@ -511,6 +515,7 @@ class Work:
         write_json(self.manifest, about)
 
     def path(self, sample_id: str) -> Path:
+        """Where a finished sample lies."""
         # Up to a hundred thousand files: no folder gets more than a few hundred.
         name = urllib.parse.quote(sample_id, safe="")
         return self.plan.partial / "samples" / fingerprint(sample_id)[:2] / f"{name}.npz"
@@ -523,6 +528,7 @@ class Work:
         return fingerprint([one.sample_id, one.start_s, one.end_s, frames, extra, sizes])
 
     def size(self, path: Path) -> int:
+        """Bytes of a file, 0 of a folder, -1 of what cannot be seen; looked up once."""
         if path not in self._sizes:
             try:
                 self._sizes[path] = 0 if path.is_dir() else path.stat().st_size
@@ -580,6 +586,12 @@ class Work:
             return False
 
     def make(self, one: Recording, sources: Sources) -> Extracted:
+        """Make a sample and write its file.
+
+        Raises:
+            DatasetError: it cannot be made.
+            StorageError: its file cannot be written.
+        """
         made = extract(self.plan.scan.name, one, self.plan.options, sources)
         for name, modality in self.plan.info.modalities.items():
             values = made.arrays[name]
