@@ -223,7 +223,7 @@ def make_plan(dest: Path, scan: Scan, options: MediaOptions, *, protocol: str, s
         source=scan.name,
         licence="As the licence of the recordings says: do not pass on.",
         citation=_CITATIONS[scan.name],
-        notes=f"{_notes(scan.name, options, protocol, seed)} {notes}".strip(),
+        notes=f"{_notes(scan, options, protocol, seed)} {notes}".strip(),
     )
     faults = Faults()
     validation.check_modalities(info, faults)
@@ -435,15 +435,17 @@ def _report(
     return table
 
 
-def _notes(name: str, options: MediaOptions, protocol: str, seed: int) -> str:
-    """Who is where and how samples were made, as far as it concerns the set."""
+def _notes(scan: Scan, options: MediaOptions, protocol: str, seed: int) -> str:
+    """Who is where and how samples were made, as far as it concerns the set; and what is unsure."""
+    name = scan.name
     foreign = {"modalities"}
     if name != "biovid":
         foreign |= {"biosignals", "emg"}
     if name == "affwild2":
         foreign |= {"margin", "min_face_size", "every", "unfiltered"}
     said = ", ".join(f"{key} {value}" for key, value in asdict(options).items() if key not in foreign)
-    return f"Imported from recordings by protocol {protocol}, seed {seed}; {said}."
+    unsure = f" {biovid.UNCONFIRMED_C}" if scan.found.get("layout") == "part C" else ""
+    return f"Imported from recordings by protocol {protocol}, seed {seed}; {said}.{unsure}"
 
 
 @dataclass(eq=False)

@@ -181,6 +181,11 @@ class TestBioVid:
         seen = result.arrays["face"].mean(axis=(1, 2, 3))
         # Image 51 is the frame at 2.0 s.
         np.testing.assert_allclose(seen, np.arange(51, 126), atol=1)
+        # Without the first two images it still is.
+        for number in (1, 2):
+            (tmp_path / "0" / names[0] / f"img_{number:05d}.jpg").unlink()
+        result = made("biovid", one_of(biovid.scan(tmp_path), names[0]), modalities=("face",))
+        np.testing.assert_allclose(result.arrays["face"].mean(axis=(1, 2, 3)), seen)
 
 
 class TestAffWild2:
