@@ -57,8 +57,8 @@ STIMULUS_DELAY_S = 1.0
 """Part C: seconds from the start of a stimulus to the start of its 5.5 s clip."""
 UNCONFIRMED_C = (
     "The timing of Part C is unsure, since no public reader confirms it: a clip is taken to start "
-    f"{STIMULUS_DELAY_S:g} s after its stimulus (a baseline's is the last 5.5 s before the next), and the video to start "
-    "with the biosignals."
+    f"{STIMULUS_DELAY_S:g} s after its stimulus (a baseline's is the last 5.5 s before the next), and the video to "
+    "start with the biosignals."
 )
 
 _CROP_ROWS = (round(CROP_S[0] * SIGNAL_RATE), round(CROP_S[1] * SIGNAL_RATE))
