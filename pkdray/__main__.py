@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pkdray.errors import InterruptedSweepError, PkdrayError
+from pkdray.errors import InterruptedWorkError, PkdrayError
 
 INTERRUPTED = 130
 """The shell's exit code for a process ended by Ctrl-C (128 + SIGINT)."""
@@ -24,7 +24,7 @@ def main() -> None:
         if debug:
             raise
         print_error(error, as_json="--json" in arguments)
-        sys.exit(INTERRUPTED if isinstance(error, InterruptedSweepError) else 2)
+        sys.exit(INTERRUPTED if isinstance(error, InterruptedWorkError) else 2)
 
 
 if __name__ == "__main__":

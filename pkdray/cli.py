@@ -44,6 +44,15 @@ Size = Annotated[int, typer.Option(min=1, help="Pixels of a face's picture, whic
 Gaps = Annotated[str, typer.Option(help="retain: frames without a face repeat the last one. black: they are black.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="A trial with so many samples.")]
 ImportSeed = Annotated[int, typer.Option("--seed", help="Of what the protocol leaves to chance.")]
+ImportWorkers = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes on Ray that make samples; 1 works without Ray.")
+]
+ImportAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="A Ray cluster all of whose nodes see SRC and DEST; default: RAY_ADDRESS, or local."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Stop after the report of what was found.")]
 Device = Annotated[str, typer.Option(help="Where faces are looked for: cpu or cuda.")]
 
@@ -136,6 +145,8 @@ def import_biovid(
     seed: ImportSeed = 0,
     dry_run: DryRun = False,
     device: Device = "cpu",
+    workers: ImportWorkers = 1,
+    address: ImportAddress = None,
     json: Json = False,
 ) -> None:
     """BioVid Heat Pain: faces, EMG, ECG and skin conductance. Stopped, it goes on where it was."""
@@ -161,6 +172,8 @@ def import_biovid(
         limit=limit,
         dry_run=dry_run,
         device=device,
+        workers=workers,
+        address=address,
     )
 
 
@@ -181,6 +194,8 @@ def import_affwild2(
     limit: Limit = None,
     seed: ImportSeed = 0,
     dry_run: DryRun = False,
+    workers: ImportWorkers = 1,
+    address: ImportAddress = None,
     json: Json = False,
 ) -> None:
     """Aff-Wild2, valence and arousal: cropped faces and voices. Stopped, it goes on where it was."""
@@ -199,6 +214,8 @@ def import_affwild2(
         limit=limit,
         dry_run=dry_run,
         device="cpu",
+        workers=workers,
+        address=address,
     )
 
 
@@ -210,8 +227,9 @@ def import_recola(
     modality: Modalities = None,
     signals: Annotated[str | None, typer.Option(help="filtered or raw; default: what there is.")] = None,
     delay: Annotated[
-        float, typer.Option(min=0, help="Seconds that the labels lag behind; estimate it on train alone.")
-    ] = 0.0,
+        str,
+        typer.Option(metavar="SECONDS|auto", help="What the labels lag behind; auto estimates it on train alone."),
+    ] = "0",
     voice: Annotated[
         str,
         typer.Option(help="spectrogram: one picture a second, for resnet18. frames: a row a label, for gru or mlp."),
@@ -224,6 +242,8 @@ def import_recola(
     seed: ImportSeed = 0,
     dry_run: DryRun = False,
     device: Device = "cpu",
+    workers: ImportWorkers = 1,
+    address: ImportAddress = None,
     json: Json = False,
 ) -> None:
     """RECOLA: faces, voices, ECG and EDA in clips of one second. Stopped, it goes on where it was."""
@@ -242,6 +262,8 @@ def import_recola(
         limit=limit,
         dry_run=dry_run,
         device=device,
+        workers=workers,
+        address=address,
         delay=delay,
     )
 

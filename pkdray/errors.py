@@ -68,5 +68,13 @@ class DivergedError(PkdrayError):
     """Training produced a loss that is not a finite number."""
 
 
-class InterruptedSweepError(PkdrayError):
-    """Ctrl-C stopped a sweep with trials still open; the exit code is 130."""
+class InterruptedWorkError(PkdrayError):
+    """Ctrl-C stopped a step that the same or another command continues; the exit code is 130."""
+
+
+class InterruptedSweepError(InterruptedWorkError):
+    """Ctrl-C stopped a sweep with trials still open."""
+
+
+class InterruptedImportError(InterruptedWorkError):
+    """Ctrl-C stopped an import with samples still to make."""

@@ -6,18 +6,19 @@ Imports stand inside the steps, so that a step brings in what it needs and nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pkdray.console import Console, duration, progress_line
-from pkdray.errors import ConfigError, DatasetError, InterruptedSweepError, RunError
+from pkdray.errors import ConfigError, DatasetError, InterruptedImportError, InterruptedSweepError, RunError
 from pkdray.interrupts import noticed
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
-    from pkdray.data.importers.build import ImportProgress
+    from pkdray.data.importers.build import ImportProgress, Maker, Outcome, Work
+    from pkdray.data.importers.recordings import Recording
     from pkdray.models.cost import Cost
     from pkdray.search.run import Run
     from pkdray.search.sweep import Progress
@@ -56,12 +57,14 @@ def import_recordings(
     limit: int | None,
     dry_run: bool,
     device: str,
-    delay: float = 0.0,
+    workers: int = 1,
+    address: str | None = None,
+    delay: str = "0",
 ) -> None:
     """Recordings of one of the licensed sets to a dataset.
 
     Raises:
-        InterruptedSweepError: Ctrl-C stopped it; says how to go on.
+        InterruptedImportError: Ctrl-C stopped it; says how to go on.
     """
     from pkdray.data.importers import build
     from pkdray.data.importers.protocols import PROTOCOLS
@@ -71,9 +74,14 @@ def import_recordings(
     build.check_destination_free(dest)
     with console.progress(f"Scanning {src} ..."):
         scan, chosen = build.scan_for(name, src, modalities, **scanning)
-    notes = ""
-    if delay:
-        scan, notes = build.without_delay(scan, delay), f"A delay of {delay:g} s was taken out of the labels."
+    notes, said = "", []
+    if delay == "auto":
+        from pkdray.data.importers.delays import estimate_lines, estimate_note, without_estimated_delay
+
+        scan, estimate = without_estimated_delay(scan, src, protocol=protocol, seed=seed)
+        notes, said = estimate_note(estimate), estimate_lines(estimate)
+    elif shift := seconds(delay, "--delay"):
+        scan, notes = build.without_delay(scan, shift), f"A delay of {shift:g} s was taken out of the labels."
     if limit is not None:
         scan = scan.limited(limit)
     options = build.media_options(scan, chosen, part=str(scanning.get("part", "")), **making)
@@ -88,6 +96,7 @@ def import_recordings(
     shapes = {key: list(modality.shape) for key, modality in plan.info.modalities.items()}
     lines = [
         *report.lines,
+        *said,
         f"To make: {len(plan.scan.recordings)} samples of "
         + ", ".join(f"{key} {shape}" for key, shape in shapes.items())
         + (f", {plan.scan.unlabelled} of their frames without a label" if plan.scan.unlabelled else "")
@@ -111,14 +120,20 @@ def import_recordings(
     try:
         with noticed() as check, console.progress("Importing ...") as meter:
             made = build.run_import(
-                plan, lambda progress: meter.show(import_line(progress)), device=device, check=check
+                plan,
+                lambda progress: meter.show(import_line(progress)),
+                device=device,
+                check=check,
+                maker=_over_ray(workers, device, address) if workers > 1 or address else None,
             )
     except KeyboardInterrupt:
-        raise build.InterruptedImportError(
+        raise InterruptedImportError(
             f"The import stopped; what is finished is in {_short(plan.partial)}.",
             cure="Go on with the same command.",
         ) from None
     described = describe(made.dataset)
+    if made.leftover:
+        console.say(f"{_short(dest)} was finished before; what was left of {_short(plan.partial)} is removed.")
     console.result(
         {**about, "dataset": described, "report": str(made.report), "made": made.counts, "failures": made.failures},
         *build.failure_lines(made.failures),
@@ -128,6 +143,40 @@ def import_recordings(
         *_lines(described),
         *next_steps(f"pkdray data inspect {_short(dest)}"),
     )
+
+
+def _over_ray(workers: int, device: str, address: str | None) -> Maker:
+    """Samples made by actors; Ray runs only while they work."""
+    from pkdray.data.importers.distributed import Pool
+
+    pool = Pool(workers, device)
+
+    def make(work: Work, todo: Sequence[Recording]) -> Generator[Outcome, None, None]:
+        if not todo:
+            return
+        from pkdray.cluster import connected
+
+        # Ray's core warns of what Ray Data's own actors do; read when it starts.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        with connected(address):
+            yield from pool(work, todo)
+
+    return make
+
+
+def seconds(value: str, option: str) -> float:
+    """An option's number of seconds.
+
+    Raises:
+        ConfigError: it is none, or not 0 or more.
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ConfigError(f"{option} is '{value}'.", cure="Give seconds, 0 or more, or auto.")
+    return number
 
 
 def import_line(progress: ImportProgress) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -12,28 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from command_line import Said
+from importer_modules import load
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import build
 
-
-def load_writers() -> ModuleType:
-    path = Path(__file__).parent / "data" / "importers" / "media_writers.py"
-    spec = importlib.util.spec_from_file_location("importers_media_writers", path)
-    assert spec
-    assert spec.loader
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
-    return sys.modules[spec.name]
-
-
-writers = load_writers()
-replicas = writers.load("replicas")
+writers = load("media_writers")
+replicas = load("replicas")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +137,9 @@ def test_a_limit_makes_a_small_dataset(pkdray: Callable[..., Said], sets: Path, 
         (("biovid", "{sets}/biovid", "out", "--modality", "voice"), ("modality 'voice'", "face, emg, ecg, gsr")),
         (("biovid", "{sets}/biovid", "out", "--signals", "clean"), ("asked for are 'clean'", "filtered or raw")),
         (("recola", "{sets}/recola", "out", "--delay", "9"), ("cannot be shifted back by 225", "unit (seconds)")),
+        (("recola", "{sets}/recola", "out", "--delay", "-1"), ("--delay is '-1'", "seconds, 0 or more, or auto")),
+        (("recola", "{sets}/recola", "out", "--delay", "soon"), ("--delay is 'soon'", "or auto")),
+        (("recola", "{sets}/recola", "out", "--delay", "auto"), ("'train_2' has 50 frames", "lower max_s")),
         (("recola", "{sets}/recola", "out", "--gaps", "white"), ("gaps is 'white'", "retain, black")),
     ],
 )
@@ -191,6 +182,40 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
     assert "3/8 samples (3 from before)" in said.err
     made.remove("Ctrl-C")
     assert len(made) == len(set(made)) == len(open_dataset(tmp_path / "out")) == 8
+
+
+def test_what_a_kill_after_the_end_left_is_removed_and_said(
+    pkdray: Callable[..., Said], sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("data", "import", "biovid", str(sets / "biovid"), "out", "--modality", "ecg")
+    with monkeypatch.context() as patch:
+        patch.setattr(build.Work, "remove", lambda _: os.kill(os.getpid(), signal.SIGINT))
+        assert pkdray(*command).code == 130
+    assert (tmp_path / "out.partial").is_dir()
+    said = pkdray(*command)
+    assert said.code == 0, said.err
+    assert "out was finished before; what was left of out.partial is removed." in said.err
+    assert "samples: 8" in said.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.report.csv"]
+    assert pkdray(*command).code == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_several_workers_by_one_command(
+    pkdray: Callable[..., Said], sets: Path, tmp_path: Path, local_ray: None
+) -> None:
+    command = ("data", "import", "biovid", str(sets / "biovid"))
+    said = pkdray(*command, "out", "--modality", "gsr", "--workers", "2")
+    assert said.code == 0, said.err
+    assert pkdray(*command, "alone", "--modality", "gsr").code == 0
+    assert open_dataset(tmp_path / "out").fingerprint == open_dataset(tmp_path / "alone").fingerprint
+    said = pkdray(*command, "other", "--modality", "gsr", "--workers", "300")
+    assert said.code == 2
+    assert "300 workers need 300 CPUs; the cluster has 2" in said.err
+    said = pkdray(*command, "another", "--modality", "gsr", "--workers", "2", "--device", "cuda:1")
+    assert said.code == 2
+    assert "Choose cpu or cuda" in said.err
 
 
 @pytest.mark.slow

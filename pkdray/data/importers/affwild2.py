@@ -37,6 +37,7 @@ from pkdray.data.importers.recordings import (
     find_named,
     folders,
     gather,
+    nothing_left,
     reading,
     unusable,
     wrong_root,
@@ -109,12 +110,8 @@ def scan(
     scanner = _Scanner(root, window, tuple(modalities), stride)
     recordings = scanner.scan()
     if not recordings:
-        first = next((one for one in scanner.findings if one.harm == "left out"), None)
-        raise DatasetError(
-            f"{root} has no sample with {' and '.join(modalities)} and a valid label.",
-            details=[str(first)] if first else [],
-            cure="Look at the first recording that was left out." if first else "Restore the annotations.",
-        )
+        what = f"{root} has no sample with {' and '.join(modalities)} and a valid label."
+        raise nothing_left(what, scanner.findings, "Restore the annotations.")
     return Scan(
         name="affwild2",
         task="regression",

@@ -8,7 +8,8 @@ Where no public reader confirms a fact, both readings are accepted and ``Scan.fo
 * pre-cut class folders may be called ``BL1 ... PA4`` or ``0 ... 4``; a sample's name says its class in any case, since
   the label at the end of an annotation line is 0/1 or 0..4 as its author liked.
 * pre-cut samples of exactly 75 images are the crop from 2.0 to 5.0 s, longer ones start at 0 s.
-* Part C's time stamps may be seconds or microseconds, its labels numbers 0..4 or names.
+* Part C's time stamps may be seconds, milliseconds or microseconds, its labels numbers 0..4 or names. Where its clips
+  lie after a stimulus is our own reading: a finding of every scan says so, and so do the dataset's notes.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pkdray.data.importers.recordings import (
     entries,
     folders,
     gather,
+    nothing_left,
     reading,
     unusable,
     wrong_root,
@@ -53,6 +55,11 @@ SIGNAL_COLUMNS = ("time", *CHANNELS)
 SAMPLES_COLUMNS = ("subject_id", "subject_name", "class_id", "class_name", "sample_id", "sample_name")
 STIMULUS_DELAY_S = 1.0
 """Part C: seconds from the start of a stimulus to the start of its 5.5 s clip."""
+UNCONFIRMED_C = (
+    "The timing of Part C is unsure, since no public reader confirms it: a clip is taken to start "
+    f"{STIMULUS_DELAY_S:g} s after its stimulus (a baseline's is the last 5.5 s before the next), and the video to "
+    "start with the biosignals."
+)
 
 _CROP_ROWS = (round(CROP_S[0] * SIGNAL_RATE), round(CROP_S[1] * SIGNAL_RATE))
 _CROP_FRAMES = round((CROP_S[1] - CROP_S[0]) * VIDEO_RATE)
@@ -66,6 +73,8 @@ _EXPECTED = (
     "starting_point/samples.csv",
 )
 _EXPECTED_C = ("video/<subject>.mp4", "biosignals_raw/<subject>.csv", "stimulus/<subject>.csv")
+_TIME_UNITS = (("seconds", 1.0, 1e4), ("milliseconds", 1e3, 1e7), ("microseconds", 1e6, float("inf")))
+"""What a stimulus table's times may be: the unit, how many are a second, and the latest time that is taken for it."""
 _DEAD_IN_A = {"emg_corrugator", "emg_zygomaticus"}
 
 Modality = Literal["video", "biosignals"]
@@ -114,12 +123,8 @@ def scan(
     else:
         recordings = scanner.clips()
     if not recordings:
-        first = next((one for one in scanner.findings if one.harm == "left out"), None)
-        raise DatasetError(
-            f"{root} has no sample of {', '.join(CLASSES[classes])} with {' and '.join(modalities)}.",
-            details=[str(first)] if first else [],
-            cure="Look at the first sample that was left out." if first else "Choose other classes.",
-        )
+        what = f"{root} has no sample of {', '.join(CLASSES[classes])} with {' and '.join(modalities)}."
+        raise nothing_left(what, scanner.findings, "Choose other classes.")
     scanner.note_subjects(recordings)
     return Scan(
         name="biovid",
@@ -488,6 +493,7 @@ class _Scanner:
         stimuli = self.nested("stimulus")
         if stimuli is None:
             raise wrong_root(self.root, "BioVid (part C)", _EXPECTED_C, ["stimulus"])
+        self.add("unconfirmed timing", "part C", UNCONFIRMED_C, "note", "Check some clips by eye before relying on it.")
         video, signals = self.media_folders(_EXPECTED_C)
         self.found["layout"] = "part C"
         of_kind = {"video": (video, ".mp4"), "biosignals": (signals, ".csv")}
@@ -590,9 +596,10 @@ class _Scanner:
         except DatasetError as error:
             self.add("unreadable stimulus", subject, error.what, "left out", error.cure or "", (subject,))
             return []
-        micro = times.max() > 1e5
-        self.found["stimulus times"] = "microseconds" if micro else "seconds"
-        times = times / 1e6 if micro else times
+        # A session lasts from a quarter of a minute to hours: at most 1e4 s, and more than 1e7 microseconds.
+        unit, scale = next(one for one in _TIME_UNITS if times.max() <= one[2])[:2]
+        self.found["stimulus times"] = unit
+        times = times / scale
         starts = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist()]
         step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
         stops = [*(float(times[start]) for start in starts[1:]), float(times[-1]) + step]
@@ -764,7 +771,8 @@ class _Scanner:
                 )
             frames = np.array(present, dtype=np.int64)
             offset = CROP_S[0] if max(numbers) <= _CROP_FRAMES else 0.0
-            start_s, end_s = offset + (first - 1) / VIDEO_RATE, offset + last / VIDEO_RATE
+            # Those that are there: whoever cuts them knows a frame's time by the number of the first.
+            start_s, end_s = offset + (present[0] - 1) / VIDEO_RATE, offset + present[-1] / VIDEO_RATE
             key = "images start at"
             self.found[key] = f"{offset:g} s" if self.found.get(key, f"{offset:g} s") == f"{offset:g} s" else "0 or 2 s"
         return self.recording(sample, sources, start_s=start_s, end_s=end_s, extra=extra, frames=frames)

@@ -5,6 +5,7 @@ The work folder is ``DEST.partial`` beside ``DEST``:
 * ``manifest.json``: the set, the options that samples depend on, and a fingerprint of the scan.
 * ``samples/<xx>/<sample_id>.npz``: one finished sample each, written atomically.
 * ``arrays/<modality>.npy``: all samples of a modality, as they are assembled at the end.
+* ``workers/``: what several processes leave for one another (``distributed``).
 
 Who wins when an import is continued: options that samples depend on must be the same, or it is refused. What does not
 change a sample (protocol, seed, limit, targets) may be another each time. A finished sample counts if its file is
@@ -19,7 +20,8 @@ import time
 import urllib.parse
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,10 @@ from pkdray.data.importers.recordings import Recording, Scan
 from pkdray.data.info import Modality
 from pkdray.data.mapped import MappedArray
 from pkdray.data.media.delay import shift_back
-from pkdray.errors import DatasetError, InterruptedSweepError, StorageError
+from pkdray.errors import DatasetError, StorageError
 from pkdray.files import fingerprint, storage_errors, write_atomic, write_json
 
+MANIFEST = "manifest.json"
 FORMAT = 1
 """Of what a sample's file holds and how it is made: another number is another option."""
 
@@ -75,8 +78,11 @@ _CITATIONS = {
 }
 
 
-class InterruptedImportError(InterruptedSweepError):
-    """Ctrl-C stopped an import with samples still to make; the exit code is 130."""
+Outcome = tuple[str, DatasetError | None]
+"""A sample's id, and why it could not be made; None where its file is written."""
+
+Maker = Callable[["Work", Sequence[Recording]], Generator[Outcome, None, None]]
+"""Makes samples, in any order and anywhere; yields the outcome of each."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,14 @@ class Imported:
         report: the table beside it, one row a sample of the scan.
         counts: of samples, frames, faces.
         failures: why each sample that could not be made was left out, by sample_id.
+        leftover: the dataset was there already, from an attempt that was killed before it had removed its work folder.
     """
 
     dataset: Dataset
     report: Path
     counts: Mapping[str, int | float]
     failures: Mapping[str, str]
+    leftover: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,14 +222,14 @@ def make_plan(dest: Path, scan: Scan, options: MediaOptions, *, protocol: str, s
         source=scan.name,
         licence="As the licence of the recordings says: do not pass on.",
         citation=_CITATIONS[scan.name],
-        notes=f"{_notes(scan.name, options, protocol, seed)} {notes}".strip(),
+        notes=f"{_notes(scan, options, protocol, seed)} {notes}".strip(),
     )
     faults = Faults()
     validation.check_modalities(info, faults)
     validation.check_samples(info, scan.samples(protocol, seed=seed), faults)
     faults.raise_if_any(f"The protocol {protocol} for these samples of {scan.name}")
     plan = Plan(scan, info, options, protocol, seed, dest)
-    _Work(plan).check()
+    Work(plan).check()
     return plan
 
 
@@ -285,12 +293,13 @@ def media_options(scan: Scan, modalities: Sequence[str], *, part: str = "A", **o
 
 
 def check_destination_free(dest: Path) -> None:
-    """Refuse a destination that holds anything.
+    """Refuse a destination that holds anything but a dataset whose import was killed before it had tidied up.
 
     Raises:
         DatasetError: it does, or it lies in what is no folder.
     """
-    if dest.exists() or dest.is_symlink():
+    unfinished = (dest.with_name(f"{dest.name}.partial") / MANIFEST).is_file() and (dest / "dataset.yaml").is_file()
+    if (dest.exists() or dest.is_symlink()) and not unfinished:
         check_destination(dest)
     for parent in dest.absolute().parents:
         if parent.exists() and not parent.is_dir():
@@ -303,31 +312,43 @@ def run_import(
     *,
     device: str = "cpu",
     check: Callable[[], None] = lambda: None,
+    maker: Maker | None = None,
 ) -> Imported:
     """Make every sample that is not made yet, then the dataset.
 
     A sample that cannot be made is left out, with its reason in the report; the rest goes on. Stopped at any moment,
     it goes on from there when it is called again.
 
-    What was left out by an earlier attempt is tried again: it may have been mended.
+    What was left out by an earlier attempt is tried again: it may have been mended. Where an earlier attempt had
+    published this very dataset, only what it left behind is removed.
 
     Args:
         plan: of ``make_plan``.
         progress: called at the start and after every sample.
         device: where faces are found: ``cpu``, ``cuda``.
         check: called after every sample; raises what is to stop the import.
+        maker: who makes the samples, such as ``distributed.Pool``; None for this process.
 
     Raises:
-        DatasetError: no sample could be made, or too few for the protocol.
+        DatasetError: no sample could be made, or too few for the protocol; whatever the maker raises.
         StorageError: a folder cannot be written.
     """
     check_destination_free(plan.dest)
-    work = _Work(plan)
+    work = Work(plan)
+    if (dataset := work.published()) is not None:
+        table = pd.read_csv(plan.report, dtype={"sample_id": str})
+        lost = table[table["state"] == "left out"]
+        reasons = dict(zip(lost["sample_id"].astype(str), lost["reason"].astype(str), strict=True))
+        work.remove()
+        return Imported(dataset, plan.report, _counts(table, dataset), reasons, leftover=True)
+    if plan.dest.exists():
+        check_destination(plan.dest)
     work.open()
     recordings = in_order(plan.scan.recordings)
     kept = {one.sample_id for one in recordings if work.has(one)}
     todo = [one for one in recordings if one.sample_id not in kept]
-    sources = Sources(plan.options, device)
+    # Others' devices are their own; this process makes again what is found damaged at the end.
+    sources = Sources(plan.options, device if maker is None else "cpu")
     failures: dict[str, str] = {}
     started = time.monotonic()
 
@@ -338,17 +359,31 @@ def run_import(
         progress(ImportProgress(len(kept) + made, len(kept), len(failures), len(recordings), seconds, left))
 
     tell(0)
-    for count, one in enumerate(todo, start=1):
-        try:
-            work.make(one, sources)
-        except DatasetError as error:
-            failures[one.sample_id] = " ".join(str(error).split())
-        tell(count - len(failures))
-        check()
-    return _publish(plan, work, sources, failures)
+    made = (maker or _made_here(sources))(work, todo)
+    with closing(made):
+        for count, (name, error) in enumerate(made, start=1):
+            if error is not None:
+                failures[name] = " ".join(str(error).split())
+            tell(count - len(failures))
+            check()
+    # Whoever was first: the report names them in the order of the samples.
+    return _publish(plan, work, sources, {one: failures[one] for one in sorted(failures)})
 
 
-def _publish(plan: Plan, work: _Work, sources: Sources, failures: dict[str, str]) -> Imported:
+def _made_here(sources: Sources) -> Maker:
+    def make(work: Work, todo: Sequence[Recording]) -> Generator[Outcome, None, None]:
+        for one in todo:
+            try:
+                work.make(one, sources)
+            except DatasetError as error:
+                yield one.sample_id, error
+            else:
+                yield one.sample_id, None
+
+    return make
+
+
+def _publish(plan: Plan, work: Work, sources: Sources, failures: dict[str, str]) -> Imported:
     if len(failures) == len(plan.scan.recordings):
         first = next(iter(failures.items()))
         raise DatasetError(
@@ -367,14 +402,20 @@ def _publish(plan: Plan, work: _Work, sources: Sources, failures: dict[str, str]
     dataset = write_dataset(plan.dest, plan.info, samples, features)
     # The arrays are mapped: on some systems a file that is open cannot be removed.
     features.clear()
-    shutil.rmtree(plan.partial, ignore_errors=True)
-    counts: dict[str, int | float] = {"samples": len(made), "left out": len(failures)}
-    if scan.unlabelled:
-        counts["unlabelled frames"] = scan.unlabelled
+    work.remove()
+    return Imported(dataset, plan.report, _counts(table, dataset), failures)
+
+
+def _counts(table: pd.DataFrame, dataset: Dataset) -> dict[str, int | float]:
+    imported = int((table["state"] == "imported").sum())
+    counts: dict[str, int | float] = {"samples": imported, "left out": len(table) - imported}
+    if dataset.info.missing_targets:
+        counts["unlabelled frames"] = int((~np.isfinite(dataset.targets()).all(axis=-1)).sum())
     for name in REPORT_COLUMNS[4:-1]:
-        if any(name in report for report in reports.values()):
-            counts[name] = round(sum(report.get(name, 0) for report in reports.values()), 3)
-    return Imported(dataset, plan.report, counts, failures)
+        if table[name].notna().any():
+            total = float(table[name].sum())
+            counts[name] = int(total) if total.is_integer() else round(total, 3)
+    return counts
 
 
 def _report(
@@ -397,8 +438,9 @@ def _report(
     return table
 
 
-def _notes(name: str, options: MediaOptions, protocol: str, seed: int) -> str:
-    """Who is where and how samples were made, as far as it concerns the set."""
+def _notes(scan: Scan, options: MediaOptions, protocol: str, seed: int) -> str:
+    """Who is where and how samples were made, as far as it concerns the set; and what is unsure."""
+    name = scan.name
     foreign = {"modalities"}
     if name != "biovid":
         foreign |= {"biosignals", "emg"}
@@ -409,11 +451,12 @@ def _notes(name: str, options: MediaOptions, protocol: str, seed: int) -> str:
     if name == "affwild2":
         foreign |= {"margin", "min_face_size", "every", "unfiltered"}
     said = ", ".join(f"{key} {value}" for key, value in asdict(options).items() if key not in foreign)
-    return f"Imported from recordings by protocol {protocol}, seed {seed}; {said}."
+    unsure = f" {biovid.UNCONFIRMED_C}" if scan.found.get("layout") == "part C" else ""
+    return f"Imported from recordings by protocol {protocol}, seed {seed}; {said}.{unsure}"
 
 
 @dataclass(eq=False)
-class _Work:
+class Work:
     """The work folder of an import."""
 
     plan: Plan
@@ -421,7 +464,13 @@ class _Work:
 
     @property
     def manifest(self) -> Path:
-        return self.plan.partial / "manifest.json"
+        """What the folder is."""
+        return self.plan.partial / MANIFEST
+
+    def travelling(self) -> Work:
+        """As it goes to other processes: the same folder, and no more of the scan than making a sample takes."""
+        scan = replace(self.plan.scan, recordings=(), findings=(), found={}, tracks={})
+        return Work(replace(self.plan, scan=scan, dest=self.plan.dest.absolute()))
 
     def options(self) -> dict[str, Any]:
         """Whatever a sample depends on besides its recording, as JSON gives it back."""
@@ -462,19 +511,20 @@ class _Work:
             )
 
     def open(self) -> None:
+        """Make the folder, or go on with it; see ``check``."""
         self.check()
-        recordings = self.plan.scan.recordings
         about = {
             "about": "An unfinished import: run the same command again to go on, or remove this folder.",
             "options": self.options(),
-            "scan": fingerprint([self.key(one) for one in recordings]),
-            "samples": len(recordings),
+            "scan": self.scan_key(),
+            "samples": len(self.plan.scan.recordings),
         }
         with storage_errors(self.plan.partial):
             self.plan.partial.mkdir(parents=True, exist_ok=True)
         write_json(self.manifest, about)
 
     def path(self, sample_id: str) -> Path:
+        """Where a finished sample lies."""
         # Up to a hundred thousand files: no folder gets more than a few hundred.
         name = urllib.parse.quote(sample_id, safe="")
         return self.plan.partial / "samples" / fingerprint(sample_id)[:2] / f"{name}.npz"
@@ -487,12 +537,53 @@ class _Work:
         return fingerprint([one.sample_id, one.start_s, one.end_s, frames, extra, sizes])
 
     def size(self, path: Path) -> int:
+        """Bytes of a file, 0 of a folder, -1 of what cannot be seen; looked up once."""
         if path not in self._sizes:
             try:
                 self._sizes[path] = 0 if path.is_dir() else path.stat().st_size
             except OSError:
                 self._sizes[path] = -1
         return self._sizes[path]
+
+    def remove(self) -> None:
+        """Remove the folder, the manifest last: whoever finds a part of it knows what it was."""
+        for path in self.plan.partial.iterdir():
+            if path != self.manifest:
+                shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(self.plan.partial, ignore_errors=True)
+
+    def published(self) -> Dataset | None:
+        """The dataset that this import published before it was killed; None if ``dest`` is not that.
+
+        Told by the manifest that was left behind (the options, and what the recordings were) and by what the dataset
+        says of itself (the protocol, who is in it).
+
+        Raises:
+            DatasetError: the dataset was damaged.
+        """
+        if not (self.manifest.is_file() and (self.plan.dest / "dataset.yaml").is_file()):
+            return None
+        try:
+            about = json.loads(self.manifest.read_text(encoding="utf-8"))
+            left = {key: about[key] for key in ("options", "scan")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if left != {"options": self.options(), "scan": self.scan_key()} or not self.plan.report.is_file():
+            return None
+        dataset = Dataset.open(self.plan.dest)
+        unsealed = dataset.info.model_copy(update={"checksums": {}, "fingerprint": ""})
+        ids = set(dataset.samples["sample_id"])
+        made = [one for one in self.plan.scan.recordings if one.sample_id in ids]
+        samples = replace(self.plan.scan, recordings=tuple(made)).samples(self.plan.protocol, seed=self.plan.seed)
+        same = all(
+            list(samples[column]) == list(dataset.samples[column])
+            for column in ("sample_id", "subject_id", "sequence_id", "split")
+        )
+        return dataset if same and unsealed.to_dict() == self.plan.info.to_dict() else None
+
+    def scan_key(self) -> str:
+        """A fingerprint of what all samples are made of."""
+        return fingerprint([self.key(one) for one in self.plan.scan.recordings])
 
     def has(self, one: Recording) -> bool:
         """Whether a sample is finished: its file ends where it should and is of this recording."""
@@ -504,6 +595,12 @@ class _Work:
             return False
 
     def make(self, one: Recording, sources: Sources) -> Extracted:
+        """Make a sample and write its file.
+
+        Raises:
+            DatasetError: it cannot be made.
+            StorageError: its file cannot be written.
+        """
         made = extract(self.plan.scan.name, one, self.plan.options, sources)
         for name, modality in self.plan.info.modalities.items():
             values = made.arrays[name]

@@ -25,6 +25,7 @@ from pkdray.data.importers.recordings import (
     Scan,
     check_root,
     entries,
+    nothing_left,
     reading,
     unusable,
     wrong_root,
@@ -84,12 +85,8 @@ def scan(
     scanner = _Scanner(root, tuple(modalities), physio)
     recordings, tracks = scanner.scan()
     if not recordings:
-        first = next((one for one in scanner.findings if one.harm == "left out"), None)
-        raise DatasetError(
-            f"{root} has no labelled clip with {' and '.join(modalities)}.",
-            details=[str(first)] if first else [],
-            cure="Look at the first recording that was left out." if first else "Restore the gold standard.",
-        )
+        what = f"{root} has no labelled clip with {' and '.join(modalities)}."
+        raise nothing_left(what, scanner.findings, "Restore the gold standard.")
     return Scan(
         name="recola",
         task="regression",
@@ -261,6 +258,16 @@ def read_raters(path: Path) -> pd.DataFrame:
         raise DatasetError(f"{path} cannot be read: {error}", cure="Restore it from the original archive.") from error
     table.columns = [str(name).strip() for name in table.columns]
     return table.drop(columns=[name for name in table.columns if name == "" or name.startswith("Unnamed")])
+
+
+def audio_files(root: Path) -> dict[str, Path]:
+    """The sound of each person, by ``{train,dev,test}_k``; empty where there is none.
+
+    Raises:
+        DatasetError: a folder cannot be read.
+    """
+    scanner = _Scanner(Path(root).expanduser(), ("audio",), None)
+    return scanner.named_files(scanner.folder(_AUDIO), ".wav")
 
 
 def _lines(path: Path) -> list[str]:

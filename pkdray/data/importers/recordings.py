@@ -393,6 +393,22 @@ def wrong_root(root: Path, what: str, expected: Sequence[str], missing: Sequence
     return DatasetError(error, cure="Give the folder that holds them.")
 
 
+def nothing_left(what: str, findings: Sequence[Finding], cure: str) -> DatasetError:
+    """The error for a scan without a sample, with the first that was left out.
+
+    Args:
+        what: a sentence that says what there is none of.
+        findings: of the scan.
+        cure: where nothing was left out.
+    """
+    first = next((one for one in findings if one.harm == "left out"), None)
+    return DatasetError(
+        what,
+        details=[str(first)] if first else [],
+        cure="Look at the first that was left out." if first else cure,
+    )
+
+
 def gather(names: Iterable[tuple[str, Path]]) -> tuple[dict[str, Path], list[tuple[str, Path]]]:
     """The first path of each name, and whatever came again under a name that was taken."""
     first: dict[str, Path] = {}

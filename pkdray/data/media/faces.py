@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from pkdray.data.media.threads import one_thread
 from pkdray.data.media.video import Frame
 
 T = TypeVar("T")
@@ -46,7 +47,8 @@ class Detections:
 class FaceDetector:
     """Finds the face of each picture.
 
-    The network is loaded on first use and left behind by pickle, so that a detector can be sent to a Ray actor.
+    The network is loaded on first use and left behind by pickle, so that a detector can be sent to a Ray actor. On a
+    CPU it computes on one thread, so that what it finds does not depend on how many there are.
 
     Where a picture has several faces, the choice is the same every time: of those with at least ``min_probability``
     the largest box (or the most probable); a tie goes to the more probable (larger), then to the leftmost, topmost.
@@ -147,7 +149,8 @@ class FaceDetector:
 
     def _candidates(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All faces of each picture: boxes [F, 4] and probabilities [F]."""
-        boxes, probabilities = self._network().detect(images)
+        with one_thread():
+            boxes, probabilities = self._network().detect(images)
         for picture in range(len(images)):
             if boxes[picture] is None:
                 yield np.empty((0, 4)), np.empty(0)

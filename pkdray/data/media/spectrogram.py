@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pkdray.data.media.biosignals import BIOVID_RATE_HZ, check_rate
+from pkdray.data.media.threads import one_thread
 from pkdray.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def log_mel(samples: np.ndarray, preset: MelPreset, *, rate_hz: float) -> np.nda
             f"{int((~np.isfinite(values)).sum())} of {values.size} samples are NaN or infinite.",
             cure="Restore the recording, or leave this clip out.",
         )
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         decibels = 10 * torch.log10(_mel_transform(preset)(torch.from_numpy(values)).clamp(min=_POWER_FLOOR))
         decibels = torch.maximum(decibels, decibels.amax(dim=(-2, -1), keepdim=True) - preset.top_db)
     result = decibels.numpy()

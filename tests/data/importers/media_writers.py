@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 import wave
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import av
@@ -20,19 +17,6 @@ from skimage import data
 HEIGHT, WIDTH = 120, 160
 HEAD = (112, 0, 336, 224)
 SOUND_HZ = 44_100
-
-
-def load(name: str) -> ModuleType:
-    """Another file of this folder, which is no package."""
-    key = f"importers_{name}"
-    if key not in sys.modules:
-        spec = importlib.util.spec_from_file_location(key, Path(__file__).with_name(f"{name}.py"))
-        assert spec
-        assert spec.loader
-        # Dataclasses look their module up by name.
-        sys.modules[key] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[key])
-    return sys.modules[key]
 
 
 def scene(level: float, moment: float = 0.0, face: bool = True) -> np.ndarray:

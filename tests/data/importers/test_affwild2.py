@@ -456,7 +456,7 @@ def test_nothing_left(small):
     with pytest.raises(DatasetError) as caught:
         affwild2.scan(root)
     assert caught.value.what == f"{root} has no sample with faces and audio and a valid label."
-    assert caught.value.cure == "Look at the first recording that was left out."
+    assert caught.value.cure == "Look at the first that was left out."
     assert caught.value.details[0].startswith(f"{annotation(root, 'a')} has no a.mp4 or .avi in batch1, ")
 
 

@@ -9,6 +9,8 @@ import pytest
 from pkdray.data import validation
 from pkdray.data.faults import Faults
 from pkdray.data.importers import biovid
+from pkdray.data.importers.build import make_plan
+from pkdray.data.importers.extract import MediaOptions
 from pkdray.data.importers.recordings import wrong_root
 from pkdray.data.info import DatasetInfo
 from pkdray.errors import DatasetError
@@ -379,7 +381,7 @@ def test_nothing_left_names_the_first_that_was_left_out(two):
     assert caught.value.what == f"{two} has no sample of BL1, PA4 with video and biosignals."
     first = two / "video" / "071309_w_21" / f"{FIRST}.mp4"
     assert caught.value.details == (f"{first} has 0 bytes. Restore it from the original archive.",)
-    assert caught.value.cure == "Look at the first sample that was left out."
+    assert caught.value.cure == "Look at the first that was left out."
 
 
 @pytest.mark.parametrize("protocol", ["loso", "loso67", "61-26", "5-fold"])
@@ -461,6 +463,24 @@ def test_part_c_takes_seconds_and_names_too(tmp_path, replicas):
     scan = biovid.scan(tmp_path, part="C")
     assert scan.found["stimulus times"] == "seconds"
     assert len(scan.recordings) == 15
+
+
+def test_part_c_takes_milliseconds_for_what_they_are(tmp_path, replicas):
+    replicas.write_biovid_part_c_replica(tmp_path / "milli", scale=1e3)
+    replicas.write_biovid_part_c_replica(tmp_path / "micro", scale=1e6)
+    milli, micro = (biovid.scan(tmp_path / name, part="C") for name in ("milli", "micro"))
+    assert milli.found["stimulus times"] == "milliseconds"
+    assert [one.start_s for one in milli.recordings] == pytest.approx([one.start_s for one in micro.recordings])
+
+
+def test_part_c_says_that_its_timing_is_unsure(tmp_path, replicas):
+    replicas.write_biovid_part_c_replica(tmp_path)
+    scan = biovid.scan(tmp_path, part="C")
+    assert [one.harm for one in of(scan, "unconfirmed timing")] == ["note"]
+    said = next(line for line in scan.report().lines if "unconfirmed timing" in line)
+    assert "The timing of Part C is unsure" in said
+    plan = make_plan(tmp_path / "out", scan, MediaOptions(("gsr",)), protocol="loso")
+    assert biovid.UNCONFIRMED_C in plan.info.notes
 
 
 def test_part_c_that_lacks_something(tmp_path, replicas):

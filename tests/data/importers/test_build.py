@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,31 +9,21 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from importer_modules import load
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import build
 from pkdray.data.importers.build import ImportProgress, Plan, make_plan, media_options, run_import, scan_for
 from pkdray.errors import DatasetError, StorageError
 
-
-def load_writers() -> ModuleType:
-    path = Path(__file__).with_name("media_writers.py")
-    spec = importlib.util.spec_from_file_location("importers_media_writers", path)
-    assert spec
-    assert spec.loader
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
-    return sys.modules[spec.name]
-
-
-writers = load_writers()
-replicas = writers.load("replicas")
+writers = load("media_writers")
+replicas = load("replicas")
 
 SUBJECTS = replicas.BIOVID_SUBJECTS[:4]
 AFF = (
@@ -402,6 +391,65 @@ def test_a_kill_before_it_is_published_costs_no_sample(
     run_import(biosignals())
     assert set(extractions.values()) == {1}
     assert len(open_dataset(tmp_path / "out")) == 8
+
+
+def killed_after_publishing(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build.Work, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_import(plan)
+    assert plan.partial.is_dir()
+
+
+def test_a_kill_after_it_is_published_leaves_a_folder_that_the_next_run_removes(
+    biosignals: Callable[..., Plan],
+    roots: Path,
+    tmp_path: Path,
+    extractions: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One sample cannot be made, and the second run has to know it all the same.
+    victim = next((roots / "biovid").rglob("*-PA4-*_bio.csv"))
+    table = pd.read_csv(victim, sep="\t")
+    table[table.columns[1]] = 0
+    table.to_csv(victim, sep="\t", index=False)
+    killed_after_publishing(biosignals(), monkeypatch)
+    before = open_dataset(tmp_path / "out").fingerprint
+    # It was killed in the middle of removing the folder.
+    shutil.rmtree(tmp_path / "out.partial" / "samples")
+    extractions.clear()
+    made = run_import(biosignals())
+    assert made.leftover
+    assert not extractions
+    assert made.dataset.fingerprint == before
+    assert dict(made.counts) == {"samples": 7, "left out": 1}
+    assert "Channel gsr is dead" in made.failures[victim.name.removesuffix("_bio.csv")]
+    assert left_behind(tmp_path) == ["out", "out.report.csv"]
+    # Now it is a dataset like any other.
+    with pytest.raises(DatasetError, match="exists and is not an empty folder"):
+        biosignals()
+
+
+@pytest.mark.parametrize("change", ["protocol", "recording", "dataset"])
+def test_a_leftover_beside_another_dataset_is_not_touched(
+    change: str, biosignals: Callable[..., Plan], roots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_after_publishing(biosignals(), monkeypatch)
+    if change == "recording":
+        path = next((roots / "biovid").rglob("*_bio.csv"))
+        path.write_text(path.read_text().replace("\t0.0\n", "\t0.00\n"))
+    if change == "dataset":
+        shutil.rmtree(tmp_path / "out")
+        replicas_dataset = run_import(biosignals(dest="other", biosignals="waveform"))
+        shutil.copytree(replicas_dataset.dataset.path, tmp_path / "out")
+    plan = biosignals(protocol="5-fold" if change == "protocol" else None)
+    with pytest.raises(DatasetError, match="exists and is not an empty folder"):
+        run_import(plan)
+    assert plan.partial.is_dir()
+    assert (tmp_path / "out" / "dataset.yaml").is_file()
 
 
 def test_where_nothing_can_be_made_nothing_is_published(roots: Path, tmp_path: Path) -> None:

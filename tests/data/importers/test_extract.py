@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from importer_modules import load
 from PIL import Image
 
 from pkdray.data.importers import affwild2, biovid, recola
@@ -22,19 +20,8 @@ from pkdray.data.media import audio, biosignals, spectrogram
 from pkdray.data.media.video import Frame
 from pkdray.errors import DatasetError
 
-
-def load_writers() -> ModuleType:
-    path = Path(__file__).with_name("media_writers.py")
-    spec = importlib.util.spec_from_file_location("importers_media_writers", path)
-    assert spec
-    assert spec.loader
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
-    return sys.modules[spec.name]
-
-
-writers = load_writers()
-replicas = writers.load("replicas")
+writers = load("media_writers")
+replicas = load("replicas")
 
 PEOPLE = ("train_1", "train_2", "dev_1")
 
@@ -194,6 +181,11 @@ class TestBioVid:
         seen = result.arrays["face"].mean(axis=(1, 2, 3))
         # Image 51 is the frame at 2.0 s.
         np.testing.assert_allclose(seen, np.arange(51, 126), atol=1)
+        # Without the first two images it still is.
+        for number in (1, 2):
+            (tmp_path / "0" / names[0] / f"img_{number:05d}.jpg").unlink()
+        result = made("biovid", one_of(biovid.scan(tmp_path), names[0]), modalities=("face",))
+        np.testing.assert_allclose(result.arrays["face"].mean(axis=(1, 2, 3)), seen)
 
 
 class TestAffWild2:

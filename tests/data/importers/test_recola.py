@@ -413,7 +413,7 @@ def test_nothing_left(damaged):
         recola.scan(damaged)
     assert caught.value.what == f"{damaged} has no labelled clip with video and audio."
     assert caught.value.details == (f"{damaged / 'recordings_video' / 'dev_1.mp4'} has 0 bytes. Restore it.",)
-    assert caught.value.cure == "Look at the first recording that was left out."
+    assert caught.value.cure == "Look at the first that was left out."
 
 
 def test_the_protocol_is_a_valid_table(whole):

@@ -74,6 +74,22 @@ class TestDetect:
         assert detector.detect(np.stack([face_image()] * 5)).found.all()
         assert [shape[0] for shape in seen] == [2, 2, 1]
 
+    def test_the_same_to_the_last_bit_on_any_number_of_threads(self, face_image):
+        import torch
+
+        noise = np.random.default_rng(3).integers(0, 30, (13, 2))
+        images = [face_image((110 + x, 100 + y), 80) for x, y in noise.tolist()]
+        before, boxes = torch.get_num_threads(), []
+        try:
+            for count in (1, 2):
+                torch.set_num_threads(count)
+                boxes.append(FaceDetector(min_face_size=20).detect(images).boxes)
+                assert torch.get_num_threads() == count
+        finally:
+            torch.set_num_threads(before)
+        assert not np.isnan(boxes[0]).any()
+        np.testing.assert_array_equal(boxes[0], boxes[1])
+
     def test_of_two_faces_the_larger(self, detector, face_image, face_box):
         for small, large in (((70, 70), (220, 130)), ((250, 70), (95, 130))):
             image = face_image(large, 110, onto=face_image(small, 50))
