@@ -68,6 +68,20 @@ class Modality(BaseModel):
         return math.prod(self.shape)
 
 
+class RecordingsInfo(BaseModel):
+    """How a dataset's samples were cut from recordings, so that other recordings can be cut the same way.
+
+    Args:
+        name: the set: ``biovid``, ``affwild2`` or ``recola``.
+        options: fields of ``importers.extract.MediaOptions``, as plain values.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["biovid", "affwild2", "recola"]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class DatasetInfo(BaseModel):
     """What a dataset is: its task, targets, classes, modalities, origin, and the checksums of its files.
 
@@ -79,6 +93,7 @@ class DatasetInfo(BaseModel):
         classes: names of the classes, for classification.
         target_frames: T where each sample has T targets, one a frame; None for one target a sample.
         modalities: by name.
+        recordings: how samples were cut from recordings; None where they came as features.
         source: where the recordings come from.
         licence: what one may do with them.
         citation: what to cite.
@@ -96,6 +111,7 @@ class DatasetInfo(BaseModel):
     classes: tuple[str, ...] = ()
     target_frames: PositiveInt | None = None
     modalities: dict[_Name, Modality] = Field(default_factory=dict)
+    recordings: RecordingsInfo | None = None
     source: str = ""
     licence: str = ""
     citation: str = ""

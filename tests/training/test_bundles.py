@@ -39,7 +39,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path, kind: str):
 
 def test_the_pipeline_standardises_raw_features(tmp_path: Path):
     _, pipeline, _ = read_bundle(make_bundle(tmp_path, "one"))
-    said = yaml.safe_load((tmp_path / "preprocessing.yaml").read_text(encoding="utf-8"))["face"]
+    said = yaml.safe_load((tmp_path / "preprocessing.yaml").read_text(encoding="utf-8"))["modalities"]["face"]
     raw = features("one", 13)["face"]
     standard = (raw - np.float32(said["mean"])) / np.float32(said["std"])
     expected = pipeline.student({"face": torch.from_numpy(standard)}).prediction.softmax(dim=-1)
@@ -96,7 +96,7 @@ def test_an_impossible_standardisation_is_refused_even_with_its_checksum(tmp_pat
     make_bundle(tmp_path, "one")
     path = tmp_path / "preprocessing.yaml"
     said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    said["face"]["std"][2] = 0.0
+    said["modalities"]["face"]["std"][2] = 0.0
     path.write_text(yaml.safe_dump(said), encoding="utf-8")
     write_info(tmp_path, read_info(tmp_path))
     with pytest.raises(CheckpointError, match="std > 0"):
