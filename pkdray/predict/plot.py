@@ -77,8 +77,8 @@ def _lines(axes: Axes, times: np.ndarray, values: np.ndarray, names: Sequence[st
             "clip_on": False,
             "in_layout": False,
         }
-        handles += axes.plot(times, values[:, index], linewidth=width, marker=mark, label=name, zorder=3, **style)
-        axes.plot(times[alone], values[alone, index], linestyle="none", marker="o", zorder=3, **style)
+        handles += axes.plot(times, values[:, index], linewidth=width, marker=mark, label=name, **style)
+        axes.plot(times[alone], values[alone, index], linestyle="none", marker="o", **style)
     axes.axhline(0, color=_LINE, linewidth=0.9, zorder=1)
     if set(names) <= _SIGNED:
         most = max(1.0, float(np.nanmax(np.abs(values))))
