@@ -458,16 +458,14 @@ def recording_of(inputs: Sequence[str]) -> tuple[Path, Path | None] | None:
     Example:
         >>> recording_of(["talk.mp4", "biosignals=talk.csv"])
         (PosixPath('talk.mp4'), PosixPath('talk.csv'))
-        >>> recording_of(["faces.csv"]), recording_of(["biosignals=talk.csv"])
-        (None, (PosixPath('talk.csv'), None))
+        >>> recording_of(["faces.csv"]), recording_of(["face=face.csv", "biosignals=talk.csv"])
+        (None, None)
     """
     from pkdray.predict import FEATURES
 
     plain = [one for one in inputs if "=" not in one or Path(one).exists()]
     signals = [one.partition("=")[2] for one in inputs if one not in plain and one.startswith("biosignals=")]
     media = [one for one in plain if Path(one).suffix.lower() not in FEATURES]
-    if len(inputs) == 1 and signals:
-        return Path(signals[0]), None
     if not media:
         return None
     if len(media) > 1:

@@ -94,8 +94,8 @@ class LoadedStudent:
         where they lie and when an answer is for), faces are looked for, and each sample is answered by itself.
 
         Args:
-            path: a video; a sound file for a student that sees voices alone.
-            biosignals: a table of signals as the student's set has them, from the same moment on.
+            path: a video; a sound file, or a table of signals, for a student that needs nothing else.
+            biosignals: a table of signals, as the student's set has them, that begins when the recording does.
             step_s: seconds from one sample's start to the next; None for the set's own.
             device: where faces are looked for: ``cpu``, ``cuda``.
             progress: called with (samples done, samples).

@@ -224,7 +224,10 @@ def _overlap(step_s: float, length_s: float) -> DatasetError:
 
 
 def _sound_s(sources: Sources, path: Path, rate_hz: int) -> float:
-    return len(sources.kept("sound", path, lambda: audio.read_audio(path, rate_hz=rate_hz)[0])) / rate_hz
+    try:
+        return len(sources.kept("sound", path, lambda: audio.read_audio(path, rate_hz=rate_hz)[0])) / rate_hz
+    except DatasetError as error:
+        raise DatasetError(error.what, cure="Voices are needed: give a recording with a whole sound track.") from error
 
 
 def _signals_s(sources: Sources, name: str, path: Path) -> float:
