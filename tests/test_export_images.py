@@ -67,6 +67,7 @@ def test_large_films_are_compared_in_small_batches(tmp_path: Path, monkeypatch: 
     assert sizes == [1, 7, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_card_says_how_films_and_recordings_go_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "my student"
     make_filmed_bundle(folder, {"face": (8, 33, 35, 3), "voice": (7, 4)}, recordings="affwild2")
