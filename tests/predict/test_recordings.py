@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -340,3 +341,31 @@ def test_the_command_writes_a_table_and_a_picture(pkdray: Callable[..., Any], tm
         assert said.code == 2
         assert says in said.err
         assert not (tmp_path / "other.csv").exists()
+
+
+BLOCKED = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"ray", "optuna", "ot"} or name == "matplotlib.pyplot":
+            raise ImportError(f"prediction imported {name}")
+
+sys.meta_path.insert(0, Refuse())
+from pkdray.predict import predict_recording_file
+
+print(len(predict_recording_file(sys.argv[1], sys.argv[2], "answers.parquet", plot="answers.svg")))
+"""
+
+
+def test_a_recording_needs_neither_ray_nor_optuna_nor_pot(tmp_path: Path) -> None:
+    shape = {"face": (75, SIZE, SIZE, 3)}
+    make_filmed_bundle(tmp_path / "student", shape, classes=PAIN, recordings="biovid", size=SIZE, every=25)
+    film(tmp_path / "pain.mp4", [True] * 75 + [False] * 85, 25)
+    command = [sys.executable, "-c", BLOCKED, "student", "pain.mp4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "4"
+    table = pd.read_parquet(tmp_path / "answers.parquet")
+    assert table["prediction"].isna().tolist() == [False, False, False, True]
+    assert "no face found" in (tmp_path / "answers.svg").read_text(encoding="utf-8")
