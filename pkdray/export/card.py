@@ -128,8 +128,8 @@ def _shapes(info: StudentInfo, images: Collection[str], dataset: Dataset | None)
         rows.append([f"`{name}`", f"`[N, {', '.join(map(str, shape))}]`", kind, said])
     outputs = ["N", str(info.architecture.outputs)]
     if info.architecture.per_frame:
-        # A sample that is one vector has no frames: its answer is repeated over those of the others.
-        outputs.insert(1, str(next(shape[0] for shape in shapes.values() if len(shape) > 1)))
+        # A sample that is a vector or one picture has no frames: it is repeated over those of the others.
+        outputs.insert(1, str(next(shape[0] for shape in shapes.values() if len(shape) not in (1, 3))))
     raw = []
     if len(images) < len(shapes):
         raw.append(

@@ -166,6 +166,20 @@ class TestRecola:
             student.predict_recording(path)
         assert "biosignals=" in str(caught.value)
 
+    def test_a_sound_or_signals_alone_are_enough_where_no_face_is_seen(self, tmp_path: Path) -> None:
+        about: dict[str, Any] = {"per_frame": True, "recordings": "recola"}
+        heard = load_student(make_filmed_bundle(tmp_path / "heard", {"voice": (25, 256)}, **about))
+        writers.make_audio(tmp_path / "talk.wav", seconds=2.4, rate=16_000, level=0.5)
+        table = heard.predict_recording(tmp_path / "talk.wav")
+        assert table.columns.tolist() == ["time_s", "start_s", "end_s", "valence", "arousal"]
+        assert len(table) == 50
+        expected = alone("recola", heard, {"audio": tmp_path / "talk.wav"}, 1, 2)
+        np.testing.assert_allclose(table[["valence", "arousal"]].to_numpy()[25:], expected, rtol=1e-4, atol=1e-5)
+        felt = load_student(make_filmed_bundle(tmp_path / "felt", {"eda": (25, 10)}, **about))
+        level = "".join(f"{value:.6f}\n" for value in np.cos(np.arange(777) / 31))
+        (tmp_path / "talk.csv").write_text(f"EDA\n{level}")
+        assert len(felt.predict_recording(tmp_path / "talk.csv")) == 75
+
     def test_signals_that_nobody_needs_are_refused(self, recola: LoadedStudent, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match=r"talk\.csv is of no use: all that is needed is face, voice"):
             recola.predict_recording(tmp_path / "talk.mp4", biosignals=tmp_path / "talk.csv")
