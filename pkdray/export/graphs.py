@@ -26,8 +26,8 @@ ONNX, TORCH = "model.onnx", "model.pt2"
 BATCHES = (1, 7)
 """The batch sizes at which a graph is compared: a traced graph may have frozen one of them."""
 _LARGE = 1_000_000
-"""Numbers of a sample above which the larger batch is 2. A graph has no chunks: seven samples of 75 frames of 112 x 112
-would take VGG19 some 10 GB, and minutes."""
+"""Numbers of a sample above which the larger batch is 2, because a graph has no chunks: with 75 frames of 112 x 112 a
+sample, writing VGG19's graphs takes 2.9 GB and a minute even so."""
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 _TRACED = 3  # Neither 0 nor 1, which torch.export would take for constants.
 
