@@ -395,15 +395,25 @@ def export(
 def predict(
     student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A folder made by `pkdray export`.")],
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="A table of features; NAME=TABLE for several modalities.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="A recording, such as video.mp4, with biosignals=TABLE if the student needs them; or a table of "
+            "features, NAME=TABLE for several modalities.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the answers go: .parquet or .csv.")],
+    step: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="From one sample of a recording to the next.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw a recording's time line: .png, .svg or .pdf.")] = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """A student's answers for new samples. Needs no run, no dataset and no Ray."""
+    """A student's answers for new samples, or for a recording as a time line. Needs no run, no dataset and no Ray."""
     from pkdray import steps
 
-    steps.predict(student, inputs, output, Console(as_json=json))
+    steps.predict(student, inputs, output, Console(as_json=json), step=step, plot=plot, device=device)
 
 
 @app.command("runs")

@@ -13,15 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import media_writers as writers
 import pytest
+import replicas
 from command_line import Said
-from importer_modules import load
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import build
-
-writers = load("media_writers")
-replicas = load("replicas")
 
 
 @pytest.fixture(scope="module")

@@ -302,7 +302,7 @@ def test_a_damaged_best_student_is_refused(run: Run, tmp_path: Path):
 def test_a_card_tells_what_is_known(tmp_path: Path):
     info, _, metrics = read_bundle(make_bundle(tmp_path, "two"))
     card = model_card("student", info, metrics)
-    assert "| `heart.rate` | `[N, 4, 3]` | 4 frames of 3 numbers |" in card
+    assert "| `heart.rate` | `[N, 4, 3]` | float32 | 4 frames of 3 numbers |" in card
     assert "`calm`, `joy`, `pain`, in this order" in card
     assert "pkdray predict student face=face.csv heart.rate=heart.rate.csv -o answers.csv" in card
     assert "| accuracy (the search's metric) | 0.6250 |" in card

@@ -73,6 +73,20 @@ class Modality(BaseModel):
         return math.prod(self.shape)
 
 
+class RecordingsInfo(BaseModel):
+    """How a dataset's samples were cut from recordings, so that other recordings can be cut the same way.
+
+    Args:
+        name: the set: ``biovid``, ``affwild2`` or ``recola``.
+        options: fields of ``importers.extract.MediaOptions``, as plain values.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["biovid", "affwild2", "recola"]
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class DatasetInfo(BaseModel):
     """What a dataset is: its task, targets, classes, modalities, origin, and the checksums of its files.
 
@@ -86,6 +100,7 @@ class DatasetInfo(BaseModel):
         missing_targets: whether some frames have no label: NaN in any of their targets. Only regression with
             ``target_frames`` may; every sample keeps a labelled frame. Losses and metrics leave such frames out.
         modalities: by name.
+        recordings: how samples were cut from recordings; None where they came as features.
         source: where the recordings come from.
         licence: what one may do with them.
         citation: what to cite.
@@ -104,6 +119,7 @@ class DatasetInfo(BaseModel):
     target_frames: PositiveInt | None = None
     missing_targets: bool = False
     modalities: dict[_Name, Modality] = Field(default_factory=dict)
+    recordings: RecordingsInfo | None = None
     source: str = ""
     licence: str = ""
     citation: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from pkdray.training.bundles import METRICS, MODEL, PREPROCESSING, StudentInfo
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
+    from pkdray.data.info import RecordingsInfo
     from pkdray.search.run import Run
 
 _SHOWN = 40
@@ -35,6 +36,8 @@ def model_card(
     info: StudentInfo,
     metrics: Mapping[str, Any],
     *,
+    images: Collection[str] = (),
+    recordings: RecordingsInfo | None = None,
     run: Run | None = None,
     dataset: Dataset | None = None,
     evaluation: Mapping[str, Any] | None = None,
@@ -45,6 +48,8 @@ def model_card(
         name: of the student's folder, as the examples spell it.
         info: the student's config.yaml.
         metrics: the student's metrics.json.
+        images: those of its modalities that are images.
+        recordings: how recordings were cut into its samples; None where it was trained on features.
         run: the run that it comes from; tells of teachers, search and versions.
         dataset: what it was trained on; tells of source, licence, labels and sizes.
         evaluation: the run's evaluation.json; None before the test split was opened.
@@ -56,13 +61,13 @@ def model_card(
     fold = run.config.dataset.fold if run is not None else None
     sections = [
         _head(info),
-        _use(info),
-        _shapes(info, dataset),
-        _examples(name, info),
+        _use(info, images),
+        _shapes(info, images, dataset),
+        _examples(name, info, images, recordings),
         _results(info, metrics, evaluation, older),
         _data(info, dataset, fold),
         _making(info, run),
-        _limits(info, dataset),
+        _limits(info, recordings, dataset),
         _provenance(info, run),
     ]
     return "\n\n".join(sections) + "\n"
@@ -98,64 +103,99 @@ def _what(info: StudentInfo) -> str:
     return f"{_names(info.targets)}{frames}"
 
 
-def _use(info: StudentInfo) -> str:
+def _use(info: StudentInfo, images: Collection[str]) -> str:
+    kinds = "images were cut out" if set(info.architecture.shapes) <= set(images) else "features were extracted"
+    if images and kinds.startswith("features"):
+        kinds = "images and features were made"
     return (
         "## Intended use\n\n"
-        f"Predicting {_what(info)} of new samples whose {_names(info.architecture.shapes)} features were extracted "
+        f"Predicting {_what(info)} of new samples whose {_names(info.architecture.shapes)} {kinds} "
         f"exactly as those of '{info.made_from.get('dataset', 'the dataset')}', and that resemble its samples. It is "
         "a research result: before it takes part in a decision about a person, test it on data of the people and the "
         "place it is meant for."
     )
 
 
-def _shapes(info: StudentInfo, dataset: Dataset | None) -> str:
+def _shapes(info: StudentInfo, images: Collection[str], dataset: Dataset | None) -> str:
+    shapes = info.architecture.shapes
     rows = []
-    for name, shape in info.architecture.shapes.items():
-        said = f"{shape[0]} numbers" if len(shape) == 1 else f"{shape[0]} frames of {shape[1]} numbers"
+    for name, shape in shapes.items():
+        said = _sample(shape, name in images)
         modality = dataset.info.modalities.get(name) if dataset is not None else None
         if modality is not None and modality.rate is not None:
             said += f", {modality.rate:g} frames a second"
-        rows.append([f"`{name}`", f"`[N, {', '.join(map(str, shape))}]`", said])
+        kind = "uint8" if name in images else "float32"
+        rows.append([f"`{name}`", f"`[N, {', '.join(map(str, shape))}]`", kind, said])
     outputs = ["N", str(info.architecture.outputs)]
     if info.architecture.per_frame:
-        frames = next(shape[0] for shape in info.architecture.shapes.values() if len(shape) == 2)
-        outputs.insert(1, str(frames))
+        # A sample that is a vector or one picture has no frames: it is repeated over those of the others.
+        outputs.insert(1, str(next(shape[0] for shape in shapes.values() if len(shape) not in (1, 3))))
+    raw = []
+    if len(images) < len(shapes):
+        raw.append(
+            "The features go in **raw**, as float32, exactly as the dataset holds them: their standardisation is a "
+            f"part of the student ({PREPROCESSING}) and of both graphs."
+        )
+    if images:
+        raw.append(
+            f"The pictures of {_names(images)} go in as they are, uint8 RGB from 0 to 255, channels last: the student "
+            "and both graphs scale and normalise them."
+        )
     names = info.classes if info.task == "classification" else info.targets
     kind = "probabilities that sum to 1, of the classes" if info.task == "classification" else "the targets"
     return "\n\n".join(
         [
             "## Input and output",
-            _table(["modality", "N samples", "a sample is"], rows),
-            "The features go in **raw**, as float32, exactly as the dataset holds them: their standardisation is a "
-            f"part of the student ({PREPROCESSING}) and of both graphs.",
+            _table(["modality", "N samples", "type", "a sample is"], rows),
+            *raw,
             f"Output: `[{', '.join(outputs)}]`, {kind} {_names(names)}, in this order.",
         ]
     )
 
 
-def _examples(name: str, info: StudentInfo) -> str:
+def _sample(shape: Sequence[int], picture: bool) -> str:
+    """A sample in words."""
+    if picture:
+        return f"{' x '.join(map(str, shape[:-3]))} pictures of {shape[-3]} x {shape[-2]} pixels".lstrip()
+    if len(shape) == 1:
+        return f"{shape[0]} numbers"
+    return f"{shape[0]} frames of {' x '.join(map(str, shape[1:]))} numbers"
+
+
+def _examples(name: str, info: StudentInfo, images: Collection[str], recordings: RecordingsInfo | None) -> str:
     shapes = info.architecture.shapes
-    files = {modality: "features.csv" if len(shapes) == 1 else f"{modality}.csv" for modality in shapes}
+    files = {
+        modality: ("features" if len(shapes) == 1 else modality) + (".npy" if len(shape) > 2 or images else ".csv")
+        for modality, shape in shapes.items()
+    }
     tables = [
         shlex.quote(file) if len(shapes) == 1 else shlex.quote(f"{modality}={file}") for modality, file in files.items()
     ]
     frames = any(len(shape) == 2 for shape in shapes.values())
-    columns = "`sample_id` and one column a feature, in the order of the dataset"
+    columns = "A table of features (.csv, .parquet or .npz) has `sample_id` and one column a feature, in the order of "
+    columns += "the dataset"
     columns += "; samples of several frames have one row a frame and a column `frame`" if frames else ""
-    arrays = ", ".join(f'"{key}": np.zeros({(2, *shape)}, dtype=np.float32)' for key, shape in shapes.items())
-    tensors = ", ".join(f'"{key}": torch.zeros({", ".join(map(str, (2, *shape)))})' for key, shape in shapes.items())
+    if images:
+        columns = "A .npy file holds an array of the shape and type above, of as many samples as you like, all in one "
+        columns += "order. The array is read in parts, so it need not fit into memory"
+    kinds = {modality: "np.uint8" if modality in images else "np.float32" for modality in shapes}
+    arrays = ", ".join(f'"{key}": np.zeros({(2, *shape)}, dtype={kinds[key]})' for key, shape in shapes.items())
+    tensors = ", ".join(
+        f'"{key}": torch.zeros({", ".join(map(str, (2, *shape)))}' + (", dtype=torch.uint8)" if key in images else ")")
+        for key, shape in shapes.items()
+    )
     output = "probabilities" if info.task == "classification" else "targets"
     shown = "`prediction` and a column `p_<class>` a class" if info.task == "classification" else "a column a target"
     shown = f"`frame`, {shown}" if info.architecture.per_frame else shown
     return f"""## How to predict
-
+{_recording(name, info, recordings)}
 From the command line, with pkdray installed:
 
 ```sh
 pkdray predict {shlex.quote(name)} {" ".join(tables)} -o answers.csv
 ```
 
-A table of features (.csv, .parquet or .npz) has {columns}. The answers (.csv or .parquet) have `sample_id`, {shown}.
+{columns}. The answers (.csv or .parquet) have `sample_id`, {shown}.
 
 In Python, with pkdray installed (the zeros stand for your features):
 
@@ -191,6 +231,36 @@ program = torch.export.load({_quoted(f"{name}/{TORCH}")}).module()
 Both graphs take any number of samples and were compared with the student before they were written; the names of the
 outputs are in the ONNX file's metadata too, as JSON under `pkdray`. pkdray itself needs `{MODEL}`, `config.yaml`,
 `{PREPROCESSING}` and `{METRICS}`, and refuses weights or a preprocessing that were altered."""
+
+
+def _recording(name: str, info: StudentInfo, recordings: RecordingsInfo | None) -> str:
+    """How to use it on a raw recording, if it was trained on some."""
+    if recordings is None:
+        return ""
+    seen = set(info.architecture.shapes)
+    # A clip of Aff-Wild2 is so many frames of a video, even where only its sound is heard.
+    given = "video.mp4" if "face" in seen or recordings.name == "affwild2" else "sound.wav"
+    if not seen & {"face", "voice"}:
+        return ""
+    if seen - {"face", "voice"}:
+        given += " biosignals=signals.csv"
+    steps = {
+        "biovid": "windows of 3 s, one every second, each answered for its middle",
+        "affwild2": "clips of 32 frames, of which 8 are used, each answered for its last frame",
+        "recola": "clips of 1 s, each with 25 answers",
+    }
+    faces = ", and `faces`, the share of its frames in which a face was found" if "face" in seen else ""
+    return f"""
+From a raw recording to a time line, with pkdray installed:
+
+```sh
+pkdray predict {shlex.quote(name)} {given} -o answers.csv --plot answers.png
+```
+
+The recording is cut as those of {recordings.name} were: {steps[recordings.name]}.
+The answers have `time_s`, when an answer is for, `start_s` and `end_s` of its sample{faces}.
+In Python: `pkdray.load_student({_quoted(name)}).predict_recording({_quoted(given.split(" ")[0])})`.
+"""
 
 
 def _results(info: StudentInfo, metrics: Mapping[str, Any], evaluation: Mapping[str, Any] | None, older: object) -> str:
@@ -325,7 +395,7 @@ def _default_teachers(made: Mapping[str, Any], pool: Sequence[str], adapted: Seq
     return [*pool, *adapted] if method == "mt-pkdot" else list(pool[:1])
 
 
-def _limits(info: StudentInfo, dataset: Dataset | None) -> str:
+def _limits(info: StudentInfo, recordings: RecordingsInfo | None, dataset: Dataset | None) -> str:
     lines = [
         "It knows the subjects, the devices and the feature extraction of its dataset; for others its answers may be "
         "worse, and it gives no sign of that.",
@@ -335,7 +405,12 @@ def _limits(info: StudentInfo, dataset: Dataset | None) -> str:
     ]
     if info.task == "classification":
         lines.append("Its probabilities are a softmax and were not calibrated.")
-    if any(len(shape) == 2 for shape in info.architecture.shapes.values()):
+    if recordings is not None and recordings.name == "affwild2" and "face" in info.architecture.shapes:
+        lines.append(
+            "It was trained on faces that the makers of Aff-Wild2 aligned by landmarks and cut tightly; in a raw video "
+            "pkdray cuts out the box of the face, unaligned, which may cost accuracy."
+        )
+    if any(len(shape) > 1 for shape in info.architecture.shapes.values()):
         lines.append("It takes sequences of exactly the lengths above: cut or pad others.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 

@@ -57,7 +57,14 @@ def export_student(run: Run, dest: Path, *, overwrite: bool = False) -> Path:
         about = {"task": info.task, "targets": info.targets, "classes": info.classes, "made_from": info.made_from}
         write_graphs(build, pipeline, info.architecture.shapes, about)
         card = model_card(
-            dest.resolve().name, info, metrics, run=run, dataset=_opened_dataset(run), evaluation=evaluation
+            dest.resolve().name,
+            info,
+            metrics,
+            images=pipeline.images,
+            recordings=pipeline.recordings,
+            run=run,
+            dataset=_opened_dataset(run),
+            evaluation=evaluation,
         )
         write_text(build / CARD, card)
         write_info(build, info, (MODEL, PREPROCESSING, ONNX, TORCH))

@@ -101,7 +101,8 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int) -> None:
         },
     }
     standardizers = fit_standardizers(plan, dataset, plan.prevalent)
-    write_bundle(build, student, student_info(run, plan, config, number), standardizers, metrics)
+    info = student_info(run, plan, config, number)
+    write_bundle(build, student, info, standardizers, metrics, plan.info.recordings)
     write_predictions(build, plan, dataset, student, "val", config, run.pool(plan).frozen)
     shutil.rmtree(run.best, ignore_errors=True)
     build.rename(run.best)

@@ -1,8 +1,8 @@
 """A student as one folder that needs nothing else: weights, architecture, preprocessing.
 
-``model.safetensors`` · ``config.yaml`` (architecture, task, what made it) · ``preprocessing.yaml`` (the standardisation
-of each modality) · ``metrics.json``. A run's ``best/`` is such a folder, and so is an exported student. To predict from
-one takes torch, but neither Ray nor Optuna nor POT: this module and what it imports stay free of them.
+``model.safetensors`` · ``config.yaml`` (architecture, task, what made it) · ``preprocessing.yaml`` (see
+`training.preprocessing`) · ``metrics.json``. A run's ``best/`` is such a folder, and so is an exported student. To
+predict from one takes torch, but neither Ray nor Optuna nor POT: this module and what it imports stay free of them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from pkdray.config import StudentConfig
+from pkdray.data.info import RecordingsInfo
 from pkdray.data.normalisation import Standardizer
 from pkdray.errors import CheckpointError, DatasetError
 from pkdray.files import checksum, write_json, write_yaml
 from pkdray.models.networks import Student, TaskShape, build_tnet
 from pkdray.models.weights import no_pretrained_weights
 from pkdray.training.checkpoints import load_tensors, load_weights, save_tensors
+from pkdray.training.preprocessing import HEADER, Preprocessing
 
 MODEL, CONFIG, PREPROCESSING, METRICS = "model.safetensors", "config.yaml", "preprocessing.yaml", "metrics.json"
 _NEEDED = (MODEL, PREPROCESSING)
 
 
 class Architecture(BaseModel):
-    """Everything that the student's network is built from; ``shapes`` are those of a sample, [d] or [T, d]."""
+    """Everything that the student's network is built from; ``shapes`` are those of a sample, without the batch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,24 +68,42 @@ class StudentInfo(BaseModel):
 class Pipeline(nn.Module):
     """Preprocessing and network in one: raw features in, probabilities or regressed targets out.
 
-    Shapes: one tensor [B, d] or [B, T, d] a modality, in the order of ``modalities`` -> [B, C] or [B, T, C].
+    Features are standardised here; images, uint8 as stored, go in as they are, since their encoders normalise them.
+    Shapes: one tensor [B, *shape] a modality, in the order of ``modalities`` -> [B, C] or [B, T, C].
+
+    Args:
+        student: the network.
+        standardizers: by modality, in the order of the inputs; None for images.
+        task: ``classification`` or ``regression``.
+        recordings: how raw recordings are cut into samples; None where it was trained on features alone.
     """
 
-    def __init__(self, student: Student, standardizers: Mapping[str, Standardizer], task: str) -> None:
+    def __init__(
+        self,
+        student: Student,
+        standardizers: Mapping[str, Standardizer | None],
+        task: str,
+        recordings: RecordingsInfo | None = None,
+    ) -> None:
         super().__init__()
         self.student = student
         self.modalities = list(standardizers)
+        self.images = [name for name, standardizer in standardizers.items() if standardizer is None]
         self.classify = task == "classification"
+        self.recordings = recordings
         for index, standardizer in enumerate(standardizers.values()):
-            self.register_buffer(f"mean_{index}", torch.as_tensor(standardizer.mean))
-            self.register_buffer(f"std_{index}", torch.as_tensor(standardizer.std))
+            if standardizer is not None:
+                self.register_buffer(f"mean_{index}", torch.as_tensor(standardizer.mean))
+                self.register_buffer(f"std_{index}", torch.as_tensor(standardizer.std))
 
     def forward(self, *values: Tensor) -> Tensor:
         """Predict a batch of raw features."""
-        inputs = {
-            name: (value - self.get_buffer(f"mean_{index}")) / self.get_buffer(f"std_{index}")
-            for index, (name, value) in enumerate(zip(self.modalities, values, strict=True))
-        }
+        inputs = {}
+        for index, (name, value) in enumerate(zip(self.modalities, values, strict=True)):
+            if name in self.images:
+                inputs[name] = value
+            else:
+                inputs[name] = (value - self.get_buffer(f"mean_{index}")) / self.get_buffer(f"std_{index}")
         prediction = self.student(inputs).prediction
         return prediction.softmax(dim=-1) if self.classify else prediction
 
@@ -94,18 +114,24 @@ def write_bundle(
     info: StudentInfo,
     standardizers: Mapping[str, Standardizer],
     metrics: Mapping[str, Any],
+    recordings: RecordingsInfo | None = None,
 ) -> None:
     """Write a student's folder; config.yaml, with the checksums of the rest, comes last.
+
+    Args:
+        folder: where it goes.
+        student: the network.
+        info: what config.yaml says.
+        standardizers: by modality; those of ``info.architecture.shapes`` that have none are images.
+        metrics: what metrics.json says.
+        recordings: how samples were cut from recordings, if they were.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     save_tensors(folder / MODEL, student.state_dict(), {"format": 1})
-    write_yaml(
-        folder / PREPROCESSING,
-        {name: standardizer.to_dict() for name, standardizer in standardizers.items()},
-        header="Each modality is standardised: (value - mean) / std, channel by channel.",
-    )
+    preprocessing = Preprocessing({name: standardizers.get(name) for name in info.architecture.shapes}, recordings)
+    write_yaml(folder / PREPROCESSING, preprocessing.to_dict(), header=HEADER)
     write_json(folder / METRICS, metrics)
     write_info(folder, info)
 
@@ -151,8 +177,8 @@ def read_bundle(folder: Path) -> tuple[StudentInfo, Pipeline, dict[str, Any]]:
                     cure="Copy the folder again, or export the student again.",
                 )
         said = yaml.safe_load((folder / PREPROCESSING).read_text(encoding="utf-8"))
-        standardizers = {name: Standardizer.from_dict(said[name]) for name in info.architecture.shapes}
-        _check(info, standardizers)
+        preprocessing = Preprocessing.from_dict(said, info.architecture.shapes)
+        _check(info, preprocessing.standardizers)
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         with no_pretrained_weights():
             student = info.architecture.build()
@@ -160,16 +186,21 @@ def read_bundle(folder: Path) -> tuple[StudentInfo, Pipeline, dict[str, Any]]:
         raise _no_student(folder, error) from error
     tensors, _ = load_tensors(folder / MODEL)
     load_weights(student, tensors, folder / MODEL)
-    return info, Pipeline(student, standardizers, info.task).eval(), metrics
+    pipeline = Pipeline(student, preprocessing.standardizers, info.task, preprocessing.recordings)
+    return info, pipeline.eval(), metrics
 
 
-def _check(info: StudentInfo, standardizers: Mapping[str, Standardizer]) -> None:
+def _check(info: StudentInfo, standardizers: Mapping[str, Standardizer | None]) -> None:
     names = info.classes if info.task == "classification" else info.targets
     if info.architecture.outputs != len(names):
         raise ValueError(f"{info.architecture.outputs} outputs for {len(names)} names")
     for name, shape in info.architecture.shapes.items():
-        if shape[-1:] != [len(standardizers[name].mean)]:
-            raise ValueError(f"'{name}' has shape {shape} but {len(standardizers[name].mean)} standardised channels")
+        standardizer = standardizers[name]
+        if standardizer is None:
+            if len(shape) < 3 or shape[-1] != 3:
+                raise ValueError(f"'{name}' has shape {shape}, but images have [..., H, W, 3]")
+        elif shape[-1:] != [len(standardizer.mean)]:
+            raise ValueError(f"'{name}' has shape {shape} but {len(standardizer.mean)} standardised channels")
 
 
 def _no_student(folder: Path, error: Exception) -> CheckpointError:

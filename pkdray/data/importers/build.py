@@ -43,7 +43,7 @@ from pkdray.data.importers.extract import (
     in_order,
 )
 from pkdray.data.importers.recordings import Recording, Scan
-from pkdray.data.info import Modality
+from pkdray.data.info import Modality, RecordingsInfo
 from pkdray.data.mapped import MappedArray
 from pkdray.data.media.delay import shift_back
 from pkdray.errors import DatasetError, StorageError
@@ -219,6 +219,7 @@ def make_plan(dest: Path, scan: Scan, options: MediaOptions, *, protocol: str, s
         target_frames=scan.target_frames,
         missing_targets=scan.unlabelled > 0,
         modalities=described(scan.name, options),
+        recordings=RecordingsInfo.model_validate({"name": scan.name, "options": asdict(options)}),
         source=scan.name,
         licence="As the licence of the recordings says: do not pass on.",
         citation=_CITATIONS[scan.name],

@@ -24,6 +24,7 @@ window, a clip without sound is silent if another has sound, as it takes another
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,10 @@ _SPECTROGRAM_SHAPE = (127, 65)
 _SPECTROGRAM_RATE_HZ = biovid.SIGNAL_RATE / 12
 _IMAGE = re.compile(r"img_(\d+)\.jpe?g", re.IGNORECASE)
 _FILTERS = {"ecg": biosignals.ECG, "gsr": biosignals.EDA, "eda": biosignals.EDA}
+
+
+class NoFaceError(DatasetError):
+    """No frame of a sample shows a face, and black pictures were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -195,13 +200,16 @@ class Sources:
     Args:
         options: how samples are made.
         device: where the face detector computes: ``cpu``, ``cuda``.
+        keep: how much of a video stays decoded behind the frame that is shown, for samples that overlap: seconds, or
+            frames where a set counts in frames. It takes the memory of so many whole pictures.
 
     Raises:
         DatasetError: there is no such device here.
     """
 
-    def __init__(self, options: MediaOptions, device: str = "cpu") -> None:
+    def __init__(self, options: MediaOptions, device: str = "cpu", *, keep: float = 0.0) -> None:
         _check_device(device)
+        self.keep = keep
         self.detector = FaceDetector(min_face_size=options.min_face_size, device=device)
         self._kept: dict[str, tuple[object, Any]] = {}
 
@@ -285,10 +293,15 @@ def extract_biovid(recording: Recording, options: MediaOptions, sources: Sources
 
 
 def extract_affwild2(recording: Recording, options: MediaOptions, sources: Sources) -> Extracted:
-    """One clip of Aff-Wild2, or one window of clips; see ``extract``."""
+    """One clip of Aff-Wild2, or one window of clips; see ``extract``.
+
+    Its faces were cut out already or, with a ``video`` alone, are looked for.
+    """
     arrays: dict[str, np.ndarray] = {}
     report: dict[str, int | float] = {}
-    if "face" in options.modalities:
+    if "face" in options.modalities and "faces" not in recording.sources:
+        arrays["face"] = _numbered_faces(recording, options, sources, report)
+    elif "face" in options.modalities:
         assert recording.frames is not None
         folder = recording.sources["faces"]
         numbers = recording.frames.reshape(-1)
@@ -379,7 +392,7 @@ def _filled(
 ) -> np.ndarray:
     """Gaps filled in and counted."""
     if not found.any() and options.gaps == "retain":
-        raise DatasetError(
+        raise NoFaceError(
             f"No face was found in any of the {len(found)} frames of {where}.",
             cure="Keep such samples as black pictures (gaps black), or, of whole pictures, look for smaller faces.",
         )
@@ -417,6 +430,25 @@ def _precut_faces(
         faces = face_crops(pictures, sources.detector, size=options.size, margin=options.margin, every=options.every)
         crops[whole], found[whole] = faces.crops, faces.found
     return _filled(crops, found, options, report, str(folder))
+
+
+def _numbered_faces(
+    recording: Recording, options: MediaOptions, sources: Sources, report: dict[str, int | float]
+) -> np.ndarray:
+    """The faces in frames of a video, known by their numbers from 1; 0 is padding."""
+    assert recording.frames is not None
+    numbers = recording.frames.ravel()
+    path = recording.sources["video"]
+    shown = _forward(sources, path, None, numbered=True)
+    present = np.flatnonzero(numbers > 0)
+    pictures = [frame for index in present for frame in shown.cut(float(numbers[index]), 1, 1.0)]
+    _check_frames(len(present) - len(pictures), len(present), str(path))
+    faces = face_crops(pictures, sources.detector, size=options.size, margin=options.margin)
+    crops = np.zeros((len(numbers), options.size, options.size, 3), np.uint8)
+    found = np.zeros(len(numbers), dtype=bool)
+    crops[present[: len(pictures)]], found[present[: len(pictures)]] = faces.crops, faces.found
+    where = f"{path} from frame {numbers[present].min()} to {numbers.max()}"
+    return _filled(crops, found, options, report, where).reshape(*recording.frames.shape, *crops.shape[1:])
 
 
 def _read_image(path: Path) -> np.ndarray:
@@ -515,8 +547,8 @@ def _channel(sources: Sources, path: Path, name: str, read: Callable[..., Signal
     )
 
 
-def _forward(sources: Sources, path: Path, times: Path | None) -> _Forward:
-    return sources.kept("video", (path, times), lambda: _Forward(path, times))
+def _forward(sources: Sources, path: Path, times: Path | None, *, numbered: bool = False) -> _Forward:
+    return sources.kept("video", (path, times, numbered), lambda: _Forward(path, times, numbered, sources.keep))
 
 
 @dataclass(eq=False)
@@ -526,6 +558,8 @@ class _Forward:
     Args:
         path: the video.
         times: RECOLA's table of when each frame was taken; None where the video's own times count.
+        numbered: the frames' numbers, from 1, count as their times.
+        keep: for how long a frame stays decoded after it was shown, so that a sample may begin before the last ended.
 
     Raises:
         DatasetError: the video or the table cannot be read.
@@ -533,6 +567,10 @@ class _Forward:
 
     path: Path
     times: Path | None
+    numbered: bool = False
+    keep: float = 0.0
+    _past: deque[Frame] = field(default_factory=deque, init=False)
+    _again: deque[Frame] = field(default_factory=deque, init=False)
     _frames: Iterator[Frame] = field(default_factory=lambda: iter(()), init=False)
     _shown: Frame | None = field(default=None, init=False)
     _coming: Frame | None = field(default=None, init=False)
@@ -548,11 +586,15 @@ class _Forward:
 
     def _open(self) -> None:
         self._frames, self._damage = self._timed(), None
+        self._past.clear()
+        self._again.clear()
         self._shown, self._coming = self._next(), self._next()
         self._first_s = self._shown.time_s if self._shown else 0.0
 
     def _next(self) -> Frame | None:
         """The next frame, None at the end; what is behind damage is not taken for the end."""
+        if self._again:
+            return self._again.popleft()
         if self._damage is not None:
             raise DatasetError(self._damage.what, cure=self._damage.cure, details=self._damage.details)
         try:
@@ -563,6 +605,10 @@ class _Forward:
 
     def _timed(self) -> Iterator[Frame]:
         frames = video.read_frames(self.path)
+        if self.numbered:
+            for number, frame in enumerate(frames, start=1):
+                yield Frame(float(number), frame.image)
+            return
         if self.times is None:
             yield from frames
             return
@@ -576,19 +622,30 @@ class _Forward:
         Raises:
             DatasetError: the video is damaged.
         """
-        if self._shown is None or self._shown.time_s > max(start_s, self._first_s) + _INSTANT_S:
-            self._open()
+        self._go_back(max(start_s, self._first_s) + _INSTANT_S)
         for index in range(count):
             time_s = start_s + index / rate_hz
             while self._coming is not None and self._coming.time_s <= time_s + _INSTANT_S:
                 assert self._shown is not None
                 self._step_s = self._coming.time_s - self._shown.time_s
+                self._past.append(self._shown)
                 self._shown, self._coming = self._coming, self._next()
+                while self._past and self._past[0].time_s < self._shown.time_s - self.keep:
+                    self._past.popleft()
             if self._shown is None or (
                 self._coming is None and time_s >= self._shown.time_s + self._step_s - _INSTANT_S
             ):
                 return
             yield Frame(time_s, self._shown.image)
+
+    def _go_back(self, time_s: float) -> None:
+        """Show a frame of no later than ``time_s``: one that was kept, or else from the beginning."""
+        while self._past and self._shown is not None and self._shown.time_s > time_s:
+            if self._coming is not None:
+                self._again.appendleft(self._coming)
+            self._shown, self._coming = self._past.pop(), self._shown
+        if self._shown is None or self._shown.time_s > time_s:
+            self._open()
 
 
 def in_order(recordings: Sequence[Recording]) -> list[Recording]:

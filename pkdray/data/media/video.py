@@ -130,6 +130,27 @@ def read_frames(
     return _read(Path(path), start_s, end_s, rate_hz, size)
 
 
+def frame_times(path: str | Path) -> tuple[np.ndarray, float]:
+    """When the frames of a video are shown, and when the last one ends.
+
+    Decodes the whole video, so that damage anywhere in it is found, but makes no images.
+
+    Returns:
+        float64 [N], seconds, ascending; and the end in seconds.
+
+    Raises:
+        DatasetError: the file is missing, empty, no video, truncated or damaged.
+
+    Example:
+        >>> times_s, end_s = frame_times("071309_w_21-PA4-006.mp4")  # doctest: +SKIP
+        >>> len(times_s), end_s  # doctest: +SKIP
+        (137, 5.48)
+    """
+    with closing(_Reader(Path(path))) as reader:
+        shots = [(shot.time_s, shot.end_s) for shot in reader.shots()]
+    return np.array([time_s for time_s, _ in shots]), shots[-1][1]
+
+
 def window(frames: Iterable[Frame], start_s: float, end_s: float | None) -> Iterator[Frame]:
     """Those of the frames with start_s <= time < end_s, times compared to the microsecond.
 

@@ -1,14 +1,14 @@
-"""The replicas of the three licensed sets, as fixtures."""
+"""The replicas of the three licensed sets, as a fixture."""
 
 from __future__ import annotations
 
 from types import ModuleType
 
 import pytest
-from importer_modules import load
+import replicas as written
 
 
 @pytest.fixture(scope="session")
 def replicas() -> ModuleType:
     """The module that writes miniature BioVid, Aff-Wild2 and RECOLA."""
-    return load("replicas")
+    return written

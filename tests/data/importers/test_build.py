@@ -12,18 +12,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import media_writers as writers
 import numpy as np
 import pandas as pd
 import pytest
-from importer_modules import load
+import replicas
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import build
 from pkdray.data.importers.build import ImportProgress, Plan, make_plan, media_options, run_import, scan_for
+from pkdray.data.importers.extract import MODALITIES, MediaOptions
+from pkdray.data.importers.windows import options_for
 from pkdray.errors import DatasetError, StorageError
-
-writers = load("media_writers")
-replicas = load("replicas")
 
 SUBJECTS = replicas.BIOVID_SUBJECTS[:4]
 AFF = (
@@ -95,6 +95,10 @@ def biosignals(roots: Path, tmp_path: Path) -> Callable[..., Plan]:
     return plan
 
 
+def made_with(root: Path, folder: Path) -> MediaOptions:
+    return planned(root, folder / "again").options
+
+
 def left_behind(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "sets")
 
@@ -106,6 +110,8 @@ def test_biovid_becomes_a_dataset(originals: Path, tmp_path: Path, extractions: 
     assert dataset.fingerprint == made.dataset.fingerprint
     assert dataset.info.classes == ("BL1", "PA4")
     assert dataset.features("face").shape == (8, 75, 33, 33, 3)
+    assert dataset.info.recordings is not None
+    assert options_for(dataset.info.recordings, MODALITIES["biovid"]) == made_with(originals / "biovid", tmp_path)
     for name in ("emg", "ecg", "gsr"):
         assert dataset.features(name).shape == (8, 127, 65)
     assert dataset.folds == 4

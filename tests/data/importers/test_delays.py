@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import replicas
 from command_line import Said
-from importer_modules import load
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import recola
@@ -19,8 +19,6 @@ from pkdray.data.importers.build import scan_for
 from pkdray.data.importers.delays import curve, estimate_lines, loudness, without_estimated_delay
 from pkdray.data.media.delay import DelayEstimate
 from pkdray.errors import DatasetError
-
-replicas = load("replicas")
 
 PEOPLE = ("train_1", "train_2", "train_3", "train_10", "dev_1", "dev_2")
 ROWS = 601

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import media_writers as writers
 import numpy as np
 import pytest
-from importer_modules import load
+import replicas
 
 from pkdray.data.importers import distributed
 from pkdray.data.importers.build import (
@@ -26,9 +27,6 @@ from pkdray.data.importers.build import (
 from pkdray.data.importers.distributed import Pool, runs, shares
 from pkdray.data.importers.extract import in_order
 from pkdray.errors import DatasetError, RunError, StorageError
-
-writers = load("media_writers")
-replicas = load("replicas")
 
 
 def some(sequences: str) -> list[Any]:

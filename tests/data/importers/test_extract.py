@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import media_writers as writers
 import numpy as np
 import pytest
-from importer_modules import load
+import replicas
 from PIL import Image
 
 from pkdray.data.importers import affwild2, biovid, recola
@@ -19,9 +20,6 @@ from pkdray.data.importers.recordings import Recording, Scan
 from pkdray.data.media import audio, biosignals, spectrogram
 from pkdray.data.media.video import Frame
 from pkdray.errors import DatasetError
-
-writers = load("media_writers")
-replicas = load("replicas")
 
 PEOPLE = ("train_1", "train_2", "dev_1")
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkdray.data.media.video import Frame, probe, read_frames, window
+from pkdray.data.media.video import Frame, frame_times, probe, read_frames, window
 from pkdray.errors import DatasetError
 
 SLOWER = {"codec_options": {"bf": "2", "b_strategy": "0"}}
@@ -411,3 +411,18 @@ class TestBroken:
         for name in ("photo.jpg", "photo.mp4"):
             with pytest.raises(DatasetError, match="is no video, but"):
                 list(read_frames(tmp_path / name))
+
+
+def test_the_times_of_all_frames_and_the_end_are_told_without_images(make_video, numbered, tmp_path) -> None:
+    times = [0.0, 0.04, 0.08, 0.2, 0.24]
+    path = make_video("uneven.mp4", [numbered(k) for k in range(5)], times_s=times)
+    found, end_s = frame_times(path)
+    np.testing.assert_allclose(found, [frame.time_s for frame in read_frames(path)])
+    np.testing.assert_allclose(found, times, atol=1e-3)
+    assert end_s > 0.24
+    steady = make_video("steady.mp4", [numbered(k) for k in range(31)], rate_hz=25)
+    assert frame_times(steady)[1] == pytest.approx(31 / 25, abs=1e-3)
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(steady.read_bytes()[:-300])
+    with pytest.raises(DatasetError, match=r"truncated|damaged"):
+        frame_times(cut)

@@ -152,7 +152,7 @@ def test_wrong_features_are_refused(tmp_path: Path, fault: str):
 def test_answers_that_are_not_finite_are_refused(tmp_path: Path):
     make_bundle(tmp_path, "one")
     said = yaml.safe_load((tmp_path / "preprocessing.yaml").read_text(encoding="utf-8"))
-    said["face"]["std"] = [1e-20] * 5
+    said["modalities"]["face"]["std"] = [1e-20] * 5
     (tmp_path / "preprocessing.yaml").write_text(yaml.safe_dump(said), encoding="utf-8")
     write_info(tmp_path, read_info(tmp_path))
     values = features("one", 4)["face"]
