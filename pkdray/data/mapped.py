@@ -45,7 +45,8 @@ class MappedArray:
         Raises:
             DatasetError: the file is missing, truncated or no .npy file.
         """
-        return cls(path, np.arange(len(_mapped(path)), dtype=np.int64))
+        # Absolute: who gets it by its path may run in another folder.
+        return cls(path.absolute(), np.arange(len(_mapped(path)), dtype=np.int64))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.path, self.rows))

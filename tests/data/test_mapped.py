@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,3 +109,14 @@ def test_rows_that_are_not_as_announced_leave_no_file(tmp_path, faces, cut):
     with pytest.raises(ValueError, match=r"face\.npy"):
         write_blocks(tmp_path / "face.npy", 13, cut(faces))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_in_another_folder_reads_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = np.arange(21, dtype=np.uint8).reshape(7, 3)
+    write_mapped(Path("faces.npy"), values)
+    sent = pickle.dumps(MappedArray.open(Path("faces.npy")))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    np.testing.assert_array_equal(pickle.loads(sent).gather(), values)
