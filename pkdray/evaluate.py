@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from pkdray.files import fingerprint, write_json
 from pkdray.search.results import load_student, trial_overrides, write_best, write_predictions
 from pkdray.search.run import Run
 from pkdray.search.sweep import TRAIN, study_arrays, team_of
-from pkdray.training.distributed import run_on_workers
+from pkdray.training.distributed import release_all, run_on_workers
 from pkdray.training.frozen import with_steps
 from pkdray.training.inputs import labelled_rows, split_arrays, student_rows
 from pkdray.training.loop import Report
@@ -84,7 +83,7 @@ def evaluate_run(
     }
     chosen = [plan.config.seed + index for index in range(seeds)]
     outcomes = _retrain_all(plan, dataset, pool, candidates, chosen, run.path.resolve() / TRAIN)
-    shutil.rmtree(run.path / TRAIN, ignore_errors=True)
+    release_all(run.path.resolve() / TRAIN)
     metric = plan.metric
     bounds = sorted(
         (name for name in candidates if name.startswith("lower bound")),

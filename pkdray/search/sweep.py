@@ -23,7 +23,7 @@ from pkdray.search.ledger import Counts, Ledger
 from pkdray.search.results import write_results
 from pkdray.search.run import Run
 from pkdray.search.trial import run_trial
-from pkdray.training.distributed import Team, run_on_workers
+from pkdray.training.distributed import Team, release_all, run_on_workers
 from pkdray.training.inputs import SEARCH_SPLITS, split_arrays, with_embeddings
 from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
@@ -121,8 +121,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
             search_alg=searcher,
             scheduler=make_scheduler(plan.config, mode=plan.metric.mode, trials=ledger.trials()),
             max_concurrent_trials=resources.concurrent_trials or (None if alone else _room_for(team_of(plan))),
-            # Workers end with the actor that waits for them, so one that ASHA stops must end as well.
-            reuse_actors=alone,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="records",
@@ -138,7 +137,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
             raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {run.path}")
     finally:
         shutil.rmtree(records, ignore_errors=True)
-        shutil.rmtree(run.path / TRAIN, ignore_errors=True)
+        release_all(run.path.resolve() / TRAIN)
 
 
 _ARRAYS: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from pkdray.errors import PkdrayError, RunError
+from pkdray.files import write_text
 from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
 
@@ -45,7 +47,8 @@ def run_on_workers(
     """Run ``loop`` on every worker of a team; returns the first worker's answer.
 
     Needs a connected Ray. What the first worker reports arrives at ``report`` in this thread, in order: Ray's own
-    TuneReportCallback and a report of the trial itself may overtake each other.
+    TuneReportCallback and a report of the trial itself may overtake each other. Where ``report`` raises, as Tune has it
+    do in a trial that is stopped, the workers end at their next report, and their resources are free again.
 
     Args:
         loop: a module's function, sent to the workers by name.
@@ -56,7 +59,7 @@ def run_on_workers(
         report: called with what the first worker reports.
 
     Raises:
-        PkdrayError: the loop raised it.
+        PkdrayError: the loop raised it on a worker.
         RunError: workers died more often than ``max_failures``.
     """
     # Defaults that make a short training start in half the time (measured); a user's own settings win.
@@ -68,12 +71,20 @@ def run_on_workers(
     from ray.util.queue import Queue
 
     # Train continues a run that has the same name and storage: start clean.
-    shutil.rmtree(storage / name, ignore_errors=True)
-    reports = Queue(actor_options={"num_cpus": 0}) if report else None
+    release(storage, name)
+    records = _Records(storage, name)
+    records.folder.parent.mkdir(parents=True, exist_ok=True)
+    messages = Queue(actor_options={"num_cpus": 0})
     needs = {"CPU": team.cpus} | ({"GPU": team.gpus} if team.gpus else {})
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"loop": loop, "settings": settings, "reports": reports, "threads": max(1, int(team.cpus))},
+        train_loop_config={
+            "loop": loop,
+            "settings": settings,
+            "messages": messages,
+            "records": records,
+            "threads": max(1, int(team.cpus)),
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=team.workers, use_gpu=team.gpus > 0, resources_per_worker=needs
         ),
@@ -83,56 +94,138 @@ def run_on_workers(
             failure_config=ray.train.FailureConfig(max_failures=team.max_failures),
         ),
     )
+    thread = ThreadPoolExecutor(1)
+    training = thread.submit(trainer.fit)
+    faults: list[PkdrayError] = []
     try:
-        outcome = _fit(trainer, reports, report)
+        _listen(training, messages, report, faults)
+        outcome = training.result().return_value
     except ray.train.TrainingFailedError as error:
+        if faults:
+            raise faults[0] from error
         raise RunError(f"The workers of {name} failed: {error}.", cure="Run with -v to see their logs.") from error
+    except BaseException:
+        # Whatever stops the one who waits stops the workers, who look for this at their next report.
+        records.stop.touch()
+        raise
     finally:
-        if reports is not None:
-            reports.shutdown(force=True)
-        shutil.rmtree(storage / name, ignore_errors=True)
-    if isinstance(outcome, PkdrayError):
-        raise outcome
+        thread.shutdown(wait=False)
+        if training.done():
+            messages.shutdown(force=True)
+            release(storage, name)
+    if faults:
+        raise faults[0]
     return outcome
 
 
-def _fit(trainer: Any, reports: Any, report: Report | None) -> Any:
-    if reports is None or report is None:
-        return trainer.fit().return_value
+def release(storage: Path, name: str) -> None:
+    """Remove what a run of the name left behind: its records, and its hold on CPUs and GPUs.
+
+    Ray frees the resources of workers whose trial was killed only with the whole job.
+    """
+    import ray
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    records = _Records(storage, name)
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        group = PlacementGroup(ray.PlacementGroupID(bytes.fromhex(records.group.read_text(encoding="utf-8"))))
+        remove_placement_group(group)
+    records.group.unlink(missing_ok=True)
+    records.stop.unlink(missing_ok=True)
+    shutil.rmtree(records.folder, ignore_errors=True)
+
+
+def release_all(storage: Path) -> None:
+    """Remove what all runs left behind in ``storage``, and ``storage``."""
+    for path in storage.glob(f"*{_GROUP}"):
+        release(storage, path.name.removesuffix(_GROUP))
+    shutil.rmtree(storage, ignore_errors=True)
+
+
+_GROUP, _STOP = ".group", ".stop"
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What a run keeps in its storage while it runs, seen by whoever waits and by the workers."""
+
+    storage: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Ray Train's own."""
+        return self.storage / self.name
+
+    @property
+    def group(self) -> Path:
+        """The placement group that holds the workers' resources, in hexadecimal digits."""
+        return self.storage / f"{self.name}{_GROUP}"
+
+    @property
+    def stop(self) -> Path:
+        """There when the workers are to end."""
+        return self.storage / f"{self.name}{_STOP}"
+
+
+class _StoppedError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def _listen(training: Any, messages: Any, report: Report | None, faults: list[PkdrayError]) -> None:
+    """Pass on what the workers say until they have ended."""
     from ray.util.queue import Empty
 
-    with ThreadPoolExecutor(1) as thread:
-        training = thread.submit(trainer.fit)
-        while True:
-            # Asked before the queue is: what a finished training reported is in it.
-            finished = training.done()
-            try:
-                report(reports.get(timeout=_POLL_S))
-            except Empty:
-                if finished:
-                    break
-        return training.result().return_value
+    while True:
+        # Asked before the queue is: what a finished training said is in it.
+        finished = training.done()
+        try:
+            message = messages.get(timeout=_POLL_S)
+        except Empty:
+            if finished:
+                return
+            continue
+        if isinstance(message, PkdrayError):
+            faults.append(message)
+        elif report is not None:
+            report(message)
 
 
 def _work(config: dict[str, Any]) -> Any:
-    """What Ray Train runs on each worker; a fault that the user can mend is returned, to keep its wording."""
+    """What Ray Train runs on each worker."""
     import ray.train
     from ray.train.torch import get_device
+    from ray.util import get_current_placement_group
 
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
+    messages, records = config["messages"], config["records"]
     torch.set_num_threads(config["threads"])
     device = str(get_device())
-    reports = config["reports"]
+    workers = Workers(rank, size, _averaging(size, device))
+    if rank == 0 and (group := get_current_placement_group()) is not None:
+        write_text(records.group, group.id.hex())
+    if workers.agree(records.stop.exists()):
+        return None
 
     def report(entry: dict[str, float]) -> None:
-        if rank == 0 and reports is not None:
-            reports.put(entry)
+        if rank == 0:
+            messages.put(entry)
+        if workers.agree(records.stop.exists()):
+            raise _StoppedError
 
     try:
-        return config["loop"](config["settings"], Workers(rank, size, _averaging(size, device)), device, report)
+        return config["loop"](config["settings"], workers, device, report)
+    except _StoppedError:
+        return None
     except PkdrayError as error:
-        return error
+        messages.put(error)
+        if size == 1:
+            return None
+        # The others may wait for this worker in an exchange: as a failure it ends them too. What Ray then starts anew
+        # ends at once.
+        records.stop.touch()
+        raise
 
 
 def _averaging(size: int, device: str) -> Callable[[nn.Module], nn.Module]:

@@ -117,7 +117,8 @@ def fit(
         workers.settle(model, learned)
         model.eval()
         with torch.no_grad():
-            entry |= validate(model)
+            # Agreed on: who is best, and when to stop, must be the same for all to the last bit.
+            entry |= workers.agree(validate(model))
         if metric.better(entry[metric.name], state.best.get(metric.name)):
             state.best = dict(entry)
             state.weights = {name: tensor.detach().clone() for name, tensor in trained_state(model).items()}
@@ -131,6 +132,8 @@ def fit(
     if not state.weights:
         raise DivergedError(f"No epoch gave a finite {metric.name} on validation.", cure="Lower the learning rate.")
     model.load_state_dict({**frozen_state(model), **state.weights})
+    # What becomes part of another network takes no gradient of its own training along.
+    model.zero_grad(set_to_none=True)
     model.eval()
     return Fitted(model, state.best, state.history)
 
@@ -150,7 +153,7 @@ class _Training:
         self.scaler.scale(loss).backward()
         if clip is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), clip)
+            nn.utils.clip_grad_norm_([value for value in self.model.parameters() if value.requires_grad], clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
 

@@ -70,7 +70,7 @@ and absolute error."""
 
 
 def evaluate(prediction: Tensor, target: Tensor, task: str) -> dict[str, float]:
-    """Every metric of the task.
+    """Every metric of the task; NaN where a prediction is not finite, which argmax would take for a class.
 
     Args:
         prediction: logits [R, C] or regressed targets [R, n].
@@ -82,5 +82,7 @@ def evaluate(prediction: Tensor, target: Tensor, task: str) -> dict[str, float]:
         >>> round(evaluate(logits, torch.tensor([0, 1, 1]), "classification")["accuracy"], 3)
         0.667
     """
+    if not prediction.isfinite().all():
+        return {name: float("nan") for name, metric in METRICS.items() if metric.task == task}
     with torch.no_grad():
         return {name: float(metric.of(prediction, target)) for name, metric in METRICS.items() if metric.task == task}

@@ -210,22 +210,27 @@ def _tnet(
         return tnet
     identity = tnet_identity(plan, config, seed)
     path = tnets / f"{identity}.safetensors" if tnets else None
-    # Another trial may finish it at any moment; either all workers train it or none does.
-    if path and workers.agree(path.exists()):
-        try:
-            tensors, _ = load_tensors(path, device)
-        except CheckpointError:
-            # A cache entry is worth no interruption: train it again and replace it.
-            if workers.rank == 0:
-                path.unlink(missing_ok=True)
-        else:
-            load_trained(tnet, tensors, path)
-            return tnet
+    # The first worker's to read, since another trial may write it at any moment: all of them train it, or none does.
+    tensors = workers.agree(_cached(path) if path and workers.rank == 0 else None)
+    if path and tensors is not None:
+        load_trained(tnet, tensors, path)
+        return tnet
     fitted = fit_tnet(plan, config, tnet, arrays, seed=seed, device=device, workers=workers)
     if path and workers.rank == 0:
         # Trials that start together may each train it; the seed makes their results the same, so the last write wins.
         save_tensors(path, trained_state(fitted.model), {"identity": identity, "best": fitted.best})
     return tnet
+
+
+def _cached(path: Path) -> dict[str, Tensor] | None:
+    """A T-Net's weights that are there already; a damaged entry is worth no interruption, and is trained again."""
+    if not path.exists():
+        return None
+    try:
+        return load_tensors(path)[0]
+    except CheckpointError:
+        path.unlink(missing_ok=True)
+        return None
 
 
 def tnet_identity(plan: Plan, config: Config, seed: int) -> str:

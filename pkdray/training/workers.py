@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from pkdray.config import StudentConfig, TeachersConfig
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.errors import PkdrayError
-from pkdray.training.distributed import Team, run_on_workers
+from pkdray.training.distributed import Team, release_all, run_on_workers
 from pkdray.training.embed import embed_pool
 from pkdray.training.frozen import missing_steps, with_steps
 from pkdray.training.inputs import input_name, split_arrays
@@ -47,7 +46,7 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
     freeze(plan, dataset, plan.config.teachers, plan.taught, pool.frozen, cpus=1, gpus=gpus)
     members = [member.name for member in plan.pool.values() if member.adapter_of is None]
     metrics = _train_all(plan, members, pool, on_teacher or (lambda _name, _metrics: None))
-    shutil.rmtree(pool.path / _STORAGE, ignore_errors=True)
+    release_all(pool.path / _STORAGE)
     pool.discard_tnets()
     metrics |= _recycle_and_embed(plan, dataset, pool)
     pool.write(plan, metrics)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from ray.util import placement_group_table
 
 from pkdray.data.dataset import Dataset
 from pkdray.embeddings import SharedArrays
@@ -131,7 +132,7 @@ def test_a_diverging_trial_fails_with_its_reason_and_the_sweep_goes_on(
 def test_trials_on_two_workers_are_those_of_one(
     study: Callable[..., Plan], digits: Dataset, pools: Path, local_ray: None, tmp_path: Path
 ) -> None:
-    # The second diverges, and the third hardly moves, so that ASHA stops it at its first rung.
+    # The second hardly moves, so that ASHA stops it at its first rung; the third gets its CPUs, and diverges.
     plan = study(
         {
             "search.sampler": "grid",
@@ -142,7 +143,7 @@ def test_trials_on_two_workers_are_those_of_one(
             "student.tnet.dropout": 0.0,
             "method.name": "mt-pkdot",
             "resources.workers_per_trial": 2,
-            "search.space": {"training.learning_rate": {"choice": [0.02, 10.0, 1e-7]}},
+            "search.space": {"training.learning_rate": {"choice": [0.02, 1e-7, 10.0]}},
             "training.gradient_clip": None,
             "training.weight_decay": 1.0,
         }
@@ -158,6 +159,7 @@ def test_trials_on_two_workers_are_those_of_one(
     }  # fmt: skip
     assert "The training loss became" in str(reason(by_rate[10.0]))
     assert not list(run.path.rglob(".train*")), "Ray Train's own records are gone"
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}, "CPUs are free again"
     alone = run_trial(plan, {"training.learning_rate": 0.02}, study_arrays(plan, digits, pool), tmp_path / "alone")
     result = json.loads((run.trial(by_rate[0.02].number) / RESULT).read_text())
     assert result["value"] == pytest.approx(alone["value"], abs=1e-3)

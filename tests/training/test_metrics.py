@@ -30,6 +30,16 @@ def test_classification(seen):
     assert evaluate(prediction, target, "classification") == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_prediction_that_is_not_finite_is_worth_nothing(task, value):
+    prediction, target = classified([0, 1, 2, 3, 4])
+    if task == "regression":
+        target = torch.randn(prediction.shape)
+    prediction[17, 2] = value
+    assert all(np.isnan(score) for score in evaluate(prediction, target, task).values())
+
+
 def test_regression():
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(2, 43, 3)) * [1, 4, 0.2] + [0, 2, -1]
