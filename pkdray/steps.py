@@ -319,6 +319,7 @@ def teach(
     from pkdray.cluster import connected
 
     with connected(address, verbose=verbose):
+        check_room(plan, runs_dir, address, trials=False)
         pool = taught(plan, dataset, runs_dir, console)
     _show_pool(pool, console)
 
@@ -360,11 +361,14 @@ def sweep(
             f"A run {plan.config.name} exists; this one is {path.name}. To continue that one: "
             f"pkdray resume {_short(runs_dir / plan.config.name)}"
         )
-    run = Run.create(path, plan)
-    with run.lock(), _resumable(run) as check, connected(address, verbose=verbose):
-        pool = taught(plan, dataset, runs_dir, console)
-        check()
-        swept(run, plan, dataset, pool, console)
+    Run.check_free(path, plan)
+    with connected(address, verbose=verbose):
+        check_room(plan, runs_dir, address)
+        run = Run.create(path, plan)
+        with run.lock(), _resumable(run) as check:
+            pool = taught(plan, dataset, runs_dir, console)
+            check()
+            swept(run, plan, dataset, pool, console)
     show(str(run.path), runs_dir, console)
     return run
 
@@ -399,6 +403,7 @@ def resume(
         )
         if counts.open:
             with _resumable(run) as check, connected(address, verbose=verbose):
+                check_room(plan, run.runs_dir, address)
                 pool = taught(plan, dataset, run.runs_dir, console)
                 check()
                 swept(run, plan, dataset, pool, console)
@@ -423,6 +428,46 @@ def _resumable(run: Run) -> Iterator[Callable[[], None]]:
             f"Interrupted; {run.name} keeps what is finished.",
             cure=f"Continue it with: pkdray resume {_short(run.path)}",
         ) from error
+
+
+def check_room(plan: Plan, runs_dir: Path, address: str | None, *, trials: bool = True) -> None:
+    """Refuse what a local Ray has no room for, and would wait for without end; a cluster may grow.
+
+    Needs a connected Ray.
+
+    Raises:
+        ConfigError: a teacher that is still to be trained, or a trial, takes more CPUs or GPUs than there are.
+    """
+    import ray
+
+    from pkdray.search.run import POOLS
+    from pkdray.training.pools import Pool
+
+    if address or os.environ.get("RAY_ADDRESS"):
+        return
+    has, resources = ray.cluster_resources(), plan.config.resources
+    asked: list[tuple[str, str, int, float]] = []
+    if not Pool.at(runs_dir / POOLS, plan).finished:
+        workers = resources.workers_per_teacher
+        asked.append(("workers_per_teacher", "CPU", workers, 1.0))
+        asked.append(("gpus_per_teacher_worker", "GPU", workers, resources.gpus_per_teacher_worker))
+    if trials:
+        workers = resources.workers_per_trial
+        asked.append(("cpus_per_trial", "CPU", workers, resources.cpus_per_trial))
+        asked.append(("gpus_per_trial", "GPU", workers, resources.gpus_per_trial))
+    faults = [
+        f"resources.{field}: {workers} worker{'' if workers == 1 else 's'} with {each:g} {kind} each, but there "
+        f"{'is' if has.get(kind, 0) == 1 else 'are'} {has.get(kind, 0):g}"
+        for field, kind, workers, each in asked
+        if workers * each > has.get(kind, 0)
+    ]
+    if faults:
+        raise ConfigError(
+            f"{plan.config.name} asks for more than this machine has:",
+            details=faults,
+            cure="Ask for less, as with --set resources.cpus_per_trial=1 --set resources.gpus_per_trial=0, or name a "
+            "cluster with --address.",
+        )
 
 
 def taught(plan: Plan, dataset: Dataset, runs_dir: Path, console: Console) -> Pool:
@@ -481,6 +526,7 @@ def evaluate(
     dataset = run.dataset()
     plan = run.plan(dataset)
     with run.lock(), connected(address, verbose=verbose):
+        check_room(plan, run.runs_dir, address)
         pool = taught(plan, dataset, run.runs_dir, console)
         with console.progress(f"Evaluating {run.name}: {seeds} seeds of the student and of its lower bound ..."):
             evaluation = evaluate_run(run, plan, dataset, pool, seeds=seeds, reopen=reopen)

@@ -52,12 +52,11 @@ class Run:
             raise RunError(f"{path / RUN_FILE} is damaged ({type(error).__name__}).", cure="Sweep anew.") from error
 
     @classmethod
-    def create(cls, path: Path, plan: Plan) -> Run:
-        """Make the folder, the ledger with its planned trials, and run.yaml.
+    def check_free(cls, path: Path, plan: Plan) -> None:
+        """Refuse a folder that is not free for a new run.
 
         Raises:
             RunError: the folder holds a run, or something else.
-            StorageError: it cannot be written.
         """
         if (path / RUN_FILE).exists():
             old = cls(path)
@@ -77,6 +76,16 @@ class Run:
         )
         if foreign:
             raise RunError(f"{path} is not empty and is no run (it holds {foreign[0]}).", cure="Choose another --name.")
+
+    @classmethod
+    def create(cls, path: Path, plan: Plan) -> Run:
+        """Make the folder, the ledger with its planned trials, and run.yaml.
+
+        Raises:
+            RunError: the folder holds a run, or something else.
+            StorageError: it cannot be written.
+        """
+        cls.check_free(path, plan)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             # A start that was killed before run.yaml leaves a ledger in which nothing has happened yet.
