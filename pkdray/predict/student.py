@@ -101,10 +101,10 @@ class LoadedStudent:
             progress: called with (samples done, samples).
 
         Returns:
-            One row an answer, in order of time: ``time_s``, when it is for; ``start_s`` and ``end_s`` of its sample;
-            ``prediction`` and ``p_<class>``, or one column a target; for students that see faces, ``faces``, the share
-            of the sample's frames in which one was found. Where there was none, answers are missing (NaN), unless the
-            student was trained on black pictures for such frames.
+            One row an answer, in order of time: ``time_s``, when it is for; ``start_s`` and ``end_s`` of its sample,
+            or of its clip in a sample of several; ``prediction`` and ``p_<class>``, or one column a target; for
+            students that see faces, ``faces``, the share of those frames in which one was found. Where there was none,
+            answers are missing (NaN), unless the student was trained on black pictures for such frames.
 
         Raises:
             DatasetError: the student was trained on features, not on recordings; a file is missing, damaged or too

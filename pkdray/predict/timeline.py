@@ -30,7 +30,8 @@ class Timeline:
     Args:
         windows: the samples, in order of time.
         values: float32 [W, A, C]: probabilities or targets; NaN where no face was found.
-        faces: [W], the share of each sample's frames in which a face was found; None where none was looked for.
+        faces: [W, A], the share of frames in which a face was found: of the answer's clip where a sample has several,
+            else of the whole sample; None where none was looked for.
     """
 
     windows: Sequence[Window]
@@ -46,7 +47,7 @@ class Timeline:
         """
         times = np.stack([window.times_s for window in self.windows])
         kept = ~np.isnan(times.ravel())
-        spans = np.repeat([window.span for window in self.windows], times.shape[1], axis=0)[kept]
+        spans = np.concatenate([window.answer_spans for window in self.windows])[kept]
         values = self.values.reshape(-1, self.values.shape[-1])[kept]
         # Binary fractions of seconds, such as 0.1 + 0.04, are of no use to a reader.
         columns: dict[str, object] = {"time_s": times.ravel()[kept].round(6)}
@@ -57,7 +58,7 @@ class Timeline:
         names = [f"p_{name}" for name in classes] or targets
         columns |= {name: values[:, index] for index, name in enumerate(names)}
         if self.faces is not None:
-            columns["faces"] = np.repeat(self.faces, times.shape[1])[kept]
+            columns["faces"] = self.faces.ravel()[kept]
         return pd.DataFrame(columns)
 
 
@@ -102,7 +103,7 @@ def answer_recording(
         device=device,
     )
     values = np.full((len(windows), len(windows[0].times_s), outputs), np.nan, np.float32)
-    faces = np.zeros(len(windows)) if "face" in shapes else None
+    faces = np.zeros(values.shape[:2]) if "face" in shapes else None
     pending: dict[int, Extracted] = {}
 
     def flush() -> None:
@@ -125,7 +126,7 @@ def answer_recording(
             continue
         else:
             if faces is not None:
-                faces[index] = made.report["faces"] / made.report["frames"]
+                faces[index] = _face_shares(made, window)
             pending[index] = made
             if sum(array.nbytes for array in made.arrays.values()) * len(pending) > _PENDING_BYTES:
                 flush()
@@ -139,4 +140,16 @@ def answer_recording(
             cure=f"Faces of fewer than {options.min_face_size} pixels are not looked for: give a recording in which "
             "the face is larger, upright and not covered.",
         )
+    if faces is not None and options.gaps == "retain":
+        # A clip without a face was answered from its neighbour's.
+        values[faces == 0] = np.nan
     return Timeline(windows, values, faces)
+
+
+def _face_shares(made: Extracted, window: Window) -> np.ndarray:
+    """In which share of the frames a face was found: [A] of each answer's clip, or [] of the sample."""
+    frames = window.recording.frames
+    if window.clip_spans is None or made.found is None or frames is None:
+        return np.asarray(made.report["faces"] / made.report["frames"])
+    clips = (len(window.times_s), -1)
+    return made.found.reshape(clips).sum(axis=1) / (frames > 0).reshape(clips).sum(axis=1)

@@ -260,15 +260,58 @@ class TestAffWild2:
         np.testing.assert_allclose(table["time_s"] * 30 + 1, [8, 16, 24, 32, 40, 48], atol=1e-3)
         assert table["start_s"].tolist()[:4] == [0, 0, 0, 0], "clips at the beginning are padded in front"
 
-    def test_samples_of_several_clips_have_an_answer_a_clip(self, tmp_path: Path) -> None:
-        shape = {"face": (2, 8, SIZE, SIZE, 3)}
-        cut = {"recordings": "affwild2", "size": SIZE, "window": 2}
-        about: dict[str, Any] = {"encoder": "r3d18_lstm", "per_frame": True, **cut}
-        student = load_student(make_filmed_bundle(tmp_path / "student", shape, **about))
+    @pytest.fixture
+    def in_windows(self, tmp_path: Path) -> Callable[..., LoadedStudent]:
+        def make(clips: int, **options: Any) -> LoadedStudent:
+            cut = {"recordings": "affwild2", "size": SIZE, "window": clips, **options}
+            about: dict[str, Any] = {"encoder": "r3d18_lstm", "per_frame": True, **cut}
+            folder = tmp_path / "-".join(["student", str(clips), *options])
+            return load_student(make_filmed_bundle(folder, {"face": (clips, 8, SIZE, SIZE, 3)}, **about))
+
+        return make
+
+    def test_samples_of_several_clips_have_an_answer_a_clip(
+        self, in_windows: Callable[..., LoadedStudent], tmp_path: Path
+    ) -> None:
         path = film(tmp_path / "wild.mp4", [True] * 75, 30)
-        table = student.predict_recording(path)
+        table = in_windows(2).predict_recording(path)
         np.testing.assert_allclose(table["time_s"] * 30 + 1, [32, 64, 75], atol=1e-3)
-        np.testing.assert_allclose(table["start_s"] * 30, [0, 0, 32], atol=1e-3)
+        np.testing.assert_allclose(table["start_s"] * 30, [0, 32, 43], atol=1e-3)
+        np.testing.assert_allclose(table["end_s"] * 30, [32, 64, 75], atol=1e-3)
+        assert table["faces"].tolist() == [1, 1, 1]
+        assert table[["valence", "arousal"]].notna().all(axis=None)
+
+    def test_a_clip_without_a_face_has_no_answer_whatever_its_neighbours_have(
+        self, in_windows: Callable[..., LoadedStudent], tmp_path: Path
+    ) -> None:
+        # Of clip 1 frames 4, 8, 12 of the eight; none of clip 2, and none of clip 3 (frames 47 to 75).
+        path = film(tmp_path / "wild.mp4", [True] * 14 + [False] * 61, 30)
+        retained = in_windows(3).predict_recording(path)
+        assert retained["faces"].tolist() == [3 / 8, 0, 0]
+        assert retained["valence"].isna().tolist() == [False, True, True]
+        assert retained["arousal"].isna().tolist() == [False, True, True]
+        black = in_windows(3, gaps="black").predict_recording(path)
+        assert black["faces"].tolist() == [3 / 8, 0, 0]
+        assert black[["valence", "arousal"]].notna().all(axis=None)
+
+    def test_a_face_in_a_clip_that_was_answered_before_gives_no_answer(
+        self, in_windows: Callable[..., LoadedStudent], tmp_path: Path
+    ) -> None:
+        # The last window is moved back: its first clip, 33 to 64, was answered by the one before.
+        path = film(tmp_path / "wild.mp4", [True] * 40 + [False] * 35, 30)
+        table = in_windows(2).predict_recording(path)
+        np.testing.assert_allclose(table["faces"], [1, 2 / 8, 0])
+        assert table["valence"].isna().tolist() == [False, False, True]
+
+    def test_neither_padding_nor_clips_repeated_in_front_count_as_frames(
+        self, in_windows: Callable[..., LoadedStudent], tmp_path: Path
+    ) -> None:
+        # Of the clip's frames 0, 0, 3, 7, 11, 15, 19, 23 six exist, and four show a face.
+        path = film(tmp_path / "short.mp4", [True] * 16 + [False] * 7, 30)
+        table = in_windows(3).predict_recording(path)
+        assert len(table) == 1
+        assert table[["start_s", "end_s"]].to_numpy()[0] == pytest.approx([0, 23 / 30], abs=1e-6)
+        assert table["faces"].tolist() == [4 / 6]
         assert table[["valence", "arousal"]].notna().all(axis=None)
 
 

@@ -134,12 +134,16 @@ class Extracted:
 
     Args:
         arrays: by modality, as ``described`` says.
-        report: ``frames`` in the sample; ``faces`` found in them; ``retained`` frames, which repeat another frame's
-            face or are black; ``clamped frames`` and ``clamped sound (s)``, beyond the end of the video or sound.
+        report: ``frames`` in the sample, each once and without padding; ``faces`` found in them; ``retained`` frames,
+            which repeat another frame's face or are black; ``clamped frames`` and ``clamped sound (s)``, beyond the end
+            of the video or sound.
+        found: bool, of the shape of the recording's ``frames``: in which of them a face was found, False for padding;
+            None where frames have no numbers, or no video was searched.
     """
 
     arrays: Mapping[str, np.ndarray]
     report: Mapping[str, int | float]
+    found: np.ndarray | None = None
 
 
 def described(name: str, options: MediaOptions) -> dict[str, Modality]:
@@ -299,8 +303,9 @@ def extract_affwild2(recording: Recording, options: MediaOptions, sources: Sourc
     """
     arrays: dict[str, np.ndarray] = {}
     report: dict[str, int | float] = {}
+    searched: np.ndarray | None = None
     if "face" in options.modalities and "faces" not in recording.sources:
-        arrays["face"] = _numbered_faces(recording, options, sources, report)
+        arrays["face"], searched = _numbered_faces(recording, options, sources, report)
     elif "face" in options.modalities:
         assert recording.frames is not None
         folder = recording.sources["faces"]
@@ -310,12 +315,12 @@ def extract_affwild2(recording: Recording, options: MediaOptions, sources: Sourc
         for index in np.flatnonzero(found):
             image = _read_image(folder / f"{int(numbers[index]):05d}.jpg")
             crops[index] = _scaled(image, options.size)
-        filled = _filled(crops, found, options, report, f"{recording.sample_id} in {folder}")
+        filled = _filled(crops, found, options, report, f"{recording.sample_id} in {folder}", _once(numbers))
         arrays["face"] = filled.reshape(*recording.frames.shape, *filled.shape[1:])
     if "voice" in options.modalities:
         voices = _clip_voices(recording, sources, report)
         arrays["voice"] = voices[0] if options.window == 1 else voices[..., None]
-    return Extracted(arrays, report)
+    return Extracted(arrays, report, searched)
 
 
 def extract_recola(recording: Recording, options: MediaOptions, sources: Sources) -> Extracted:
@@ -388,19 +393,31 @@ def _check_frames(lacking: int, count: int, where: str) -> None:
 
 
 def _filled(
-    crops: np.ndarray, found: np.ndarray, options: MediaOptions, report: dict[str, int | float], where: str
+    crops: np.ndarray,
+    found: np.ndarray,
+    options: MediaOptions,
+    report: dict[str, int | float],
+    where: str,
+    counted: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Gaps filled in and counted."""
+    """Gaps filled in, and counted: at the indices ``counted``, None for all."""
+    counted = np.arange(len(found)) if counted is None else counted
     if not found.any() and options.gaps == "retain":
         raise NoFaceError(
-            f"No face was found in any of the {len(found)} frames of {where}.",
+            f"No face was found in any of the {len(counted)} frames of {where}.",
             cure="Keep such samples as black pictures (gaps black), or, of whole pictures, look for smaller faces.",
         )
     filled, retained = retain(crops, found, mode=options.gaps)
-    report["frames"] = len(found)
-    report["faces"] = int(found.sum())
-    report["retained"] = int(retained.sum())
+    report["frames"] = len(counted)
+    report["faces"] = int(found[counted].sum())
+    report["retained"] = int(retained[counted].sum())
     return filled
+
+
+def _once(numbers: np.ndarray) -> np.ndarray:
+    """Indices at which each frame comes first; not those of padding, which has number 0."""
+    known, first = np.unique(numbers, return_index=True)
+    return first[known > 0]
 
 
 def _precut_faces(
@@ -434,8 +451,8 @@ def _precut_faces(
 
 def _numbered_faces(
     recording: Recording, options: MediaOptions, sources: Sources, report: dict[str, int | float]
-) -> np.ndarray:
-    """The faces in frames of a video, known by their numbers from 1; 0 is padding."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The faces in frames of a video, known by their numbers from 1 (0 is padding), and in which one was found."""
     assert recording.frames is not None
     numbers = recording.frames.ravel()
     path = recording.sources["video"]
@@ -448,7 +465,9 @@ def _numbered_faces(
     found = np.zeros(len(numbers), dtype=bool)
     crops[present[: len(pictures)]], found[present[: len(pictures)]] = faces.crops, faces.found
     where = f"{path} from frame {numbers[present].min()} to {numbers.max()}"
-    return _filled(crops, found, options, report, where).reshape(*recording.frames.shape, *crops.shape[1:])
+    filled = _filled(crops, found, options, report, where, _once(numbers))
+    shape = recording.frames.shape
+    return filled.reshape(*shape, *crops.shape[1:]), found.reshape(shape)
 
 
 def _read_image(path: Path) -> np.ndarray:

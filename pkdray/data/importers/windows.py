@@ -43,10 +43,13 @@ class Window:
     Args:
         recording: what to extract.
         times_s: float64 [A], when each of the sample's A answers is for; NaN for one that another sample gives.
+        clip_spans: float64 [A, 2], where the clip of each answer starts and ends (s); None where each answer is of the
+            whole sample.
     """
 
     recording: Recording
     times_s: np.ndarray
+    clip_spans: np.ndarray | None = None
 
     @property
     def span(self) -> tuple[float, float]:
@@ -54,6 +57,11 @@ class Window:
         assert self.recording.start_s is not None
         assert self.recording.end_s is not None
         return self.recording.start_s, self.recording.end_s
+
+    @property
+    def answer_spans(self) -> np.ndarray:
+        """Where each answer's clip, or else the sample, starts and ends (s), float64 [A, 2]."""
+        return np.tile(self.span, (len(self.times_s), 1)) if self.clip_spans is None else self.clip_spans
 
 
 def options_for(recordings: RecordingsInfo, modalities: Sequence[str]) -> MediaOptions:
@@ -179,13 +187,12 @@ def _cut_by_frames(
         groups = affwild2.clip_windows(affwild2.clip_ends(count), options.window)[:: max(1, round(step / length))]
     windows = []
     for index, (group, new) in enumerate(groups):
-        first, last = max(1, int(group[0]) - affwild2.CLIP_FRAMES + 1), int(group[-1])
-        moments = np.where(new, times[group - 1], np.nan) if per_frame else times[[last - 1]]
+        moments = np.where(new, times[group - 1], np.nan) if per_frame else times[[group[-1] - 1]]
         frames = np.stack([affwild2.clip_frames(int(end)) for end in group])
         numbers = frames if options.window > 1 else frames[0]
-        until = float(times[last]) if last < len(times) else end_s
-        made = _recording(files, index, float(times[first - 1]), until, numbers, group)
-        windows.append(Window(made, moments))
+        spans = np.stack([times[np.maximum(group - affwild2.CLIP_FRAMES, 0)], np.append(times, end_s)[group]], axis=1)
+        made = _recording(files, index, float(spans[0, 0]), float(spans[-1, 1]), numbers, group)
+        windows.append(Window(made, moments, spans if per_frame else None))
     return windows, sources
 
 

@@ -144,7 +144,7 @@ def test_affwild2_becomes_a_dataset_less_the_clip_without_a_face(originals: Path
     table = pd.read_csv(tmp_path / "out.report.csv").set_index("sample_id")
     assert table.loc["video5_left-00032", "state"] == "left out"
     assert "No face" in table.loc["video5_left-00032", "reason"]
-    assert table.loc["video9-00023", "retained"] == 2
+    assert table.loc["video9-00023", ["frames", "faces", "retained"]].tolist() == [6, 6, 0], "two of eight are padding"
 
 
 def test_affwild2_in_windows_is_a_dataset_with_a_label_a_clip(originals: Path, tmp_path: Path) -> None:
@@ -167,6 +167,18 @@ def test_affwild2_in_windows_is_a_dataset_with_a_label_a_clip(originals: Path, t
     # 4 + 2 + 2 + 1 + 3 clips, of which one is invalid.
     assert made.counts["unlabelled frames"] == 6 * 3 - 11
     assert np.isnan(dataset.targets()).all(axis=-1).sum() == 6 * 3 - 11
+    # Padding counts for nothing, and a clip that is repeated in front of a short video once.
+    table = pd.read_csv(made.report).set_index("sample_id")
+    assert table["frames"].to_dict() == {
+        "video1-w000": 24,
+        "video1-w001": 24,
+        "video5_left-w000": 16,
+        "video5_right-w000": 16,
+        "video77-w000": 24,
+        "video9-w000": 6,
+    }
+    assert (table["faces"] + table["retained"] == table["frames"]).all()
+    assert made.counts["faces"] == table["faces"].sum()
     # The clips of a window are those of the dataset of clips.
     single = run_import(planned(originals / "affwild2", tmp_path / "clips")).dataset
     row = list(single.samples["sample_id"]).index("video77-00064")

@@ -86,6 +86,23 @@ def test_samples_of_several_clips_answer_each_clip_once(
         assert frames.shape == (clips, 8)
         assert frames[:, -1].tolist() == [*again, *new]
         np.testing.assert_allclose(one.times_s, [*[np.nan] * len(again), *((end - 1) / 30 for end in new)])
+        np.testing.assert_allclose(one.answer_spans, [[(end - 32) / 30, end / 30] for end in (*again, *new)])
+
+
+def test_the_clip_of_a_short_video_begins_with_it(lasting: Callable[..., Path]) -> None:
+    options = MediaOptions(("face",), window=3)
+    (one,), _ = cut("affwild2", {"video": lasting(23, 30)}, options, per_frame=True)
+    np.testing.assert_allclose(one.answer_spans, [[0, 23 / 30]] * 3)
+    assert one.span == pytest.approx((0, 23 / 30))
+
+
+def test_answers_that_are_not_of_clips_are_of_the_whole_sample(lasting: Callable[..., Path]) -> None:
+    made, _ = cut("recola", {"video": lasting(50, 25)}, FACE, per_frame=True)
+    assert made[1].answer_spans.tolist() == [[1.0, 2.0]] * 25
+    options = MediaOptions(("face",), window=2)
+    made, _ = cut("affwild2", {"video": lasting(70, 30)}, options)
+    assert made[1].answer_spans.shape == (1, 2)
+    np.testing.assert_allclose(made[1].answer_spans, [[32 / 30, 70 / 30]])
 
 
 def test_answers_per_frame_may_not_overlap(lasting: Callable[..., Path]) -> None:
