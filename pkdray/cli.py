@@ -36,12 +36,23 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name below 
 
 Recordings = Annotated[Path, typer.Argument(metavar="SRC", help="The folder that the set was unpacked to.")]
 Dest = Annotated[Path, typer.Argument(metavar="DEST", help="The folder to make.")]
-Modalities = Annotated[list[str] | None, typer.Option("--modality", help="Only this one; may be repeated.")]
-ProtocolName = Annotated[str | None, typer.Option("--protocol", help="How subjects are dealt to splits and folds.")]
+Parts = Annotated[
+    str | None,
+    typer.Option("--protocol", help="How subjects are dealt to splits: train/dev, the only one (dev is test)."),
+]
 Every = Annotated[int, typer.Option(min=1, help="Look for faces in every so many frames, and interpolate between.")]
 MinFace = Annotated[int, typer.Option("--min-face", min=12, help="Pixels of the smallest face to look for.")]
 Size = Annotated[int, typer.Option(min=1, help="Pixels of a face's picture, which is square.")]
-Gaps = Annotated[str, typer.Option(help="retain: frames without a face repeat the last one. black: they are black.")]
+Gaps = Annotated[
+    str,
+    typer.Option(
+        help="retain: frames without a face repeat the neighbour's, and a sample without any is left out. black: they "
+        "are black."
+    ),
+]
+Signals = Annotated[
+    str | None, typer.Option(help="filtered or raw biosignals; default: the filtered ones where there are any.")
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="A trial with so many samples.")]
 ImportSeed = Annotated[int, typer.Option("--seed", help="Of what the protocol leaves to chance.")]
 ImportWorkers = Annotated[
@@ -131,12 +142,21 @@ def import_biovid(
     src: Recordings,
     dest: Dest,
     part: Annotated[str, typer.Option(help="A, B or C; in A two EMG channels are dead.")] = "A",
-    protocol: ProtocolName = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="How subjects are dealt to splits and folds: loso (default), loso67, 61-26 or 5-fold."),
+    ] = None,
     classes: Annotated[str, typer.Option(help="BL1-PA4 (no pain, most pain) or five.")] = "BL1-PA4",
-    modality: Modalities = None,
-    signals: Annotated[str | None, typer.Option(help="filtered or raw; default: what there is.")] = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one: face, emg, ecg or gsr; may be repeated; default: all of them."),
+    ] = None,
+    signals: Signals = None,
     biosignals: Annotated[str, typer.Option(help="spectrogram or waveform.")] = "spectrogram",
-    emg: Annotated[str | None, typer.Option(help="emg_trapezius (default in A), emg_corrugator ...")] = None,
+    emg: Annotated[
+        str | None,
+        typer.Option(help="emg_corrugator (default, but in A), emg_trapezius (default in A) or emg_zygomaticus."),
+    ] = None,
     size: Size = 112,
     every: Every = 1,
     min_face: MinFace = 40,
@@ -181,14 +201,16 @@ def import_biovid(
 def import_affwild2(
     src: Recordings,
     dest: Dest,
-    protocol: ProtocolName = None,
+    protocol: Parts = None,
     window: Annotated[
         int, typer.Option(min=1, help="Clips of 32 frames a sample, with a label each; 1 makes every clip a sample.")
     ] = 16,
     stride: Annotated[
         int, typer.Option(min=1, help="With --window 1: frames from one clip to the next; 1 gives each frame one.")
     ] = 32,
-    modality: Modalities = None,
+    modality: Annotated[
+        list[str] | None, typer.Option(help="Only this one: face or voice; may be repeated; default: both.")
+    ] = None,
     size: Size = 112,
     gaps: Gaps = "retain",
     limit: Limit = None,
@@ -223,9 +245,12 @@ def import_affwild2(
 def import_recola(
     src: Recordings,
     dest: Dest,
-    protocol: ProtocolName = None,
-    modality: Modalities = None,
-    signals: Annotated[str | None, typer.Option(help="filtered or raw; default: what there is.")] = None,
+    protocol: Parts = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this one: face, voice, ecg or eda; may be repeated; default: all there are."),
+    ] = None,
+    signals: Signals = None,
     delay: Annotated[
         str,
         typer.Option(metavar="SECONDS|auto", help="What the labels lag behind; auto estimates it on train alone."),

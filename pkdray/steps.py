@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pkdray.console import Console, duration, progress_line
-from pkdray.errors import ConfigError, DatasetError, InterruptedImportError, InterruptedSweepError, RunError
+from pkdray.errors import (
+    ConfigError,
+    DatasetError,
+    InterruptedImportError,
+    InterruptedSweepError,
+    InterruptedWorkError,
+    RunError,
+)
 from pkdray.interrupts import noticed
 
 if TYPE_CHECKING:
@@ -235,10 +242,12 @@ def profile(space: str, assignments: Sequence[str], console: Console) -> None:
     config = load_config(find_yaml(space), parse_assignments(assignments))
     path = Path(config.dataset.path).expanduser()
     if path.name in MODALITIES and not path.exists():
-        from pkdray.data.importers.expected import expected_info
+        from pkdray.data.importers.expected import expected_info, import_options
 
         info = expected_info(path.name)
-        first = [f"pkdray data import {path.name} SRC {config.dataset.path}"]
+        taken = [*config.dataset.prevalent, *(config.dataset.privileged or info.modalities)]
+        options = import_options(path.name, taken)
+        first = [" ".join(["pkdray data import", path.name, "SRC", config.dataset.path, *options])]
         console.say(f"{path} is not there: the shapes are those that `pkdray data import {path.name}` makes.")
     else:
         from pkdray.data.dataset import open_dataset
@@ -314,13 +323,24 @@ def amount(number: float) -> str:
 def teach(
     space: str, runs_dir: Path, assignments: Sequence[str], console: Console, *, address: str | None, verbose: bool
 ) -> None:
-    """Train a study's teacher pool."""
+    """Train a study's teacher pool.
+
+    Raises:
+        InterruptedWorkError: Ctrl-C stopped it; says how to go on.
+    """
     dataset, plan = load_study(space, assignments)
     from pkdray.cluster import connected
 
-    with connected(address, verbose=verbose):
-        check_room(plan, runs_dir, address, trials=False)
-        pool = taught(plan, dataset, runs_dir, console)
+    try:
+        with noticed() as check, connected(address, verbose=verbose):
+            check_room(plan, runs_dir, address, trials=False)
+            pool = taught(plan, dataset, runs_dir, console)
+            check()
+    except KeyboardInterrupt as error:
+        raise InterruptedWorkError(
+            "Interrupted; teachers that are trained are kept, one in training at its last checkpoint.",
+            cure="Go on with the same command.",
+        ) from error
     _show_pool(pool, console)
 
 
@@ -575,16 +595,21 @@ def verdict(evaluation: Mapping[str, Any]) -> str:
 def export(name: str, runs_dir: Path, output: Path, console: Console, *, overwrite: bool) -> None:
     """The best student as one folder."""
     from pkdray.export import export_student
+    from pkdray.export.card import recording_inputs
     from pkdray.search.run import find_run
+    from pkdray.training.bundles import read_bundle
 
     run = find_run(name, runs_dir)
     with console.progress(f"Exporting the best student of {run.name} ..."):
         folder = export_student(run, output, overwrite=overwrite)
     files = sorted(path.name for path in folder.iterdir())
+    info, pipeline, _ = read_bundle(folder)
+    recording = recording_inputs(info, pipeline.recordings)
+    asked = f"{recording} -o answers.csv --plot answers.png" if recording else "INPUT.csv -o answers.csv"
     console.result(
         {"student": str(folder), "files": files},
         f"The student is in {folder}: {', '.join(files)}",
-        *next_steps(f"pkdray predict {folder} INPUT.csv -o answers.csv"),
+        *next_steps(f"pkdray predict {folder} {asked}"),
     )
 
 

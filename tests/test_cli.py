@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -157,6 +160,17 @@ def test_a_wrong_call_is_a_usage_error(pkdray, arguments: list[str]) -> None:
     said = pkdray(*arguments)
     assert said.code == 2
     assert "Usage:" in said.err
+    assert "Traceback" not in said.err
+
+
+def test_ctrl_c_while_teaching_says_how_to_go_on(pkdray, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Neither Ray nor training is asked about here, and a Ctrl-C may come while either works.
+    monkeypatch.setattr("pkdray.cluster.connected", lambda *_, **__: nullcontext())
+    monkeypatch.setattr("pkdray.training.workers.teach", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    said = pkdray("teach", "mfeat_demo")
+    assert said.code == 130
+    assert "teachers that are trained are kept" in said.err
+    assert "Go on with the same command." in said.err
     assert "Traceback" not in said.err
 
 

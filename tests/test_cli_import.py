@@ -20,6 +20,8 @@ from command_line import Said
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import build
+from pkdray.data.importers.extract import MODALITIES
+from pkdray.data.importers.protocols import PROTOCOLS
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,7 @@ def test_a_limit_makes_a_small_dataset(pkdray: Callable[..., Said], sets: Path, 
         (("recola", "{sets}/recola", "out", "--delay", "9"), ("cannot be shifted back by 225", "unit (seconds)")),
         (("recola", "{sets}/recola", "out", "--delay", "-1"), ("--delay is '-1'", "seconds, 0 or more, or auto")),
         (("recola", "{sets}/recola", "out", "--delay", "soon"), ("--delay is 'soon'", "or auto")),
-        (("recola", "{sets}/recola", "out", "--delay", "auto"), ("'train_2' has 50 frames", "lower max_s")),
+        (("recola", "{sets}/recola", "out", "--delay", "auto"), ("'train_2' has 50 frames", "--delay SECONDS")),
         (("recola", "{sets}/recola", "out", "--gaps", "white"), ("gaps is 'white'", "retain, black")),
     ],
 )
@@ -150,6 +152,22 @@ def test_a_mistake_says_what_and_how_to_mend_it(
     for part in parts:
         assert part in said.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "choices"),
+    [
+        *((name, "--protocol", tuple(PROTOCOLS[name])) for name in PROTOCOLS),
+        *((name, "--modality", MODALITIES[name]) for name in MODALITIES),
+        *((name, "--signals", ("filtered", "raw")) for name in ("biovid", "recola")),
+        *((name, "--gaps", ("retain", "black")) for name in MODALITIES),
+        ("biovid", "--emg", ("emg_corrugator", "emg_trapezius", "emg_zygomaticus")),
+    ],
+)
+def test_help_names_the_choices(pkdray: Callable[..., Said], name: str, option: str, choices: tuple[str, ...]) -> None:
+    shown = " ".join(pkdray("data", "import", name, "--help").out.split())
+    about = shown.partition(f" {option} <")[2].partition(" --")[0]
+    assert [one for one in choices if one not in about] == []
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(

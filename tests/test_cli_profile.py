@@ -11,6 +11,7 @@ import pytest
 from command_line import Said
 
 from pkdray.data.dataset import Dataset, Modality, write_dataset
+from pkdray.shipped import find_yaml
 from pkdray.steps import amount
 
 
@@ -25,6 +26,14 @@ def test_a_ready_space_is_counted_right_after_installation(pkdray: Callable[...,
     assert "The student has 68.8 % of the parameters and 99.8 % of the MACs of the teacher joint." in said.out
     assert "pkdray data import recola SRC data/recola" in said.out
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["biovid_pkdot", "affwild2_mtpkdot_faithful"])
+def test_the_import_to_type_next_is_that_of_the_study(pkdray: Callable[..., Said], name: str) -> None:
+    header = find_yaml(name).read_text(encoding="utf-8").splitlines()[1]
+    said = pkdray("profile", name)
+    assert said.code == 0, said.err
+    assert header.removeprefix("# Make the data:").strip() == said.out.partition("Next:\n")[2].splitlines()[0].strip()
 
 
 def test_json_and_set(pkdray: Callable[..., Said]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from small_bundles import films, make_filmed_bundle
 
 import pkdray
+from pkdray import steps
+from pkdray.console import Console
 from pkdray.export import graphs, model_card, write_graphs
 from pkdray.training.bundles import read_bundle
 
@@ -86,6 +89,30 @@ def test_the_card_says_how_films_and_recordings_go_in(tmp_path: Path, monkeypatc
         names: dict[str, Any] = {}
         exec(block, names)  # noqa: S102  (what a reader of the card would paste)
         assert len(names.get("answers", names.get("targets"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("shapes", "recordings", "asked"),
+    [
+        ({"face": (3, 33, 35, 3)}, "biovid", "video.mp4 -o answers.csv --plot answers.png"),
+        ({"face": (3, 33, 35, 3), "emg": (7,)}, "biovid", "video.mp4 biosignals=signals.csv -o answers.csv --plot"),
+        ({"face": (3, 33, 35, 3)}, None, "INPUT.csv -o answers.csv"),
+    ],
+)
+def test_what_to_type_after_the_export_fits_the_student(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shapes: dict[str, Sequence[int]],
+    recordings: str | None,
+    asked: str,
+) -> None:
+    folder = make_filmed_bundle(tmp_path / "student", shapes, recordings=recordings)
+    # Only the words after it are of interest here.
+    monkeypatch.setattr("pkdray.search.run.find_run", lambda name, _: SimpleNamespace(name=name))
+    monkeypatch.setattr("pkdray.export.export_student", lambda *_, **__: folder)
+    steps.export("run", tmp_path, folder, Console(), overwrite=False)
+    assert f"Next:\n  pkdray predict {folder} {asked}" in capsys.readouterr().out
 
 
 def test_a_card_without_recordings_speaks_of_none(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from torchvision.models import ResNet18_Weights, VGG19_Weights
 from torchvision.models.video import R3D_18_Weights
 
 import pkdray
-from pkdray.config import METHODS, load_config, override
+from pkdray.config import METHODS, load_config, override, parse_assignments
 from pkdray.config.methods import DistillingMethod
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers.expected import expected_info
@@ -84,6 +86,32 @@ def test_a_ready_search_space_fits_its_dataset(name: str) -> None:
     assert plan.config.search.space
     text = find_yaml(name).read_text(encoding="utf-8")
     assert f"pkdray sweep {name}" in text, "its header says how to run it"
+
+
+DOCS = ROOT / "docs" / "datasets.md"
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="an installed package has no docs")
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_page_about_the_sets_says_how_to_do_without_gpus_and_weights(name: str) -> None:
+    text = DOCS.read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = re.findall(rf"\n    pkdray sweep {name.partition('_')[0]}_\w+ (--trials 1 .*)\n", text)
+    words = shlex.split(line)[2:]
+    assert set(words[::2]) == {"--set"}
+    config = load_config(find_yaml(name), parse_assignments(words[1::2]))
+    plan = plan_without_data(config, recorded(name, SHAPES)).config
+    encoders = [*plan.teachers.encoders.values(), *plan.student.encoders.values()]
+    assert len(encoders) == 3
+    assert all(encoder.weights is None for encoder in encoders)
+    trainings = [plan.teachers.training, plan.training]
+    if plan.teachers.adapters.enabled:
+        trainings.append(plan.teachers.adapters.training)
+    if plan.student.tnet.training != "none":
+        trainings.append(plan.student.tnet.fit)
+    assert [(one.precision, one.epochs) for one in trainings] == [("float32", 1)] * len(trainings)
+    resources = plan.resources
+    assert (resources.gpus_per_trial, resources.gpus_per_teacher_worker, resources.readers) == (0, 0, 0)
+    assert resources.cpus_per_trial == resources.workers_per_trial == resources.workers_per_teacher == 1
 
 
 @pytest.mark.parametrize("name", BASES)

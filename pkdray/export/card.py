@@ -233,17 +233,24 @@ outputs are in the ONNX file's metadata too, as JSON under `pkdray`. pkdray itse
 `{PREPROCESSING}` and `{METRICS}`, and refuses weights or a preprocessing that were altered."""
 
 
-def _recording(name: str, info: StudentInfo, recordings: RecordingsInfo | None) -> str:
-    """How to use it on a raw recording, if it was trained on some."""
+def recording_inputs(info: StudentInfo, recordings: RecordingsInfo | None) -> str | None:
+    """What ``pkdray predict`` takes of a raw recording; None where the student was trained on none, or sees none."""
     if recordings is None:
-        return ""
+        return None
     seen = set(info.architecture.shapes)
+    if not seen & {"face", "voice"}:
+        return None
     # A clip of Aff-Wild2 is so many frames of a video, even where only its sound is heard.
     given = "video.mp4" if "face" in seen or recordings.name == "affwild2" else "sound.wav"
-    if not seen & {"face", "voice"}:
+    return f"{given} biosignals=signals.csv" if seen - {"face", "voice"} else given
+
+
+def _recording(name: str, info: StudentInfo, recordings: RecordingsInfo | None) -> str:
+    """How to use it on a raw recording, if it was trained on some."""
+    given = recording_inputs(info, recordings)
+    if recordings is None or given is None:
         return ""
-    if seen - {"face", "voice"}:
-        given += " biosignals=signals.csv"
+    seen = set(info.architecture.shapes)
     steps = {
         "biovid": "windows of 3 s, one every second, each answered for its middle",
         "affwild2": "clips of 32 frames, of which 8 are used, each answered for its last frame",

@@ -66,9 +66,15 @@ def without_estimated_delay(
         count = min(len(sound), len(scan.tracks[one]))
         signals[one], gold[one] = sound[:count], scan.tracks[one][:count, arousal]
     split_of = {one.sequence_id: split[one.subject_id] for one in scan.recordings if one.subject_id in split}
-    estimate = estimate_delay(
-        signals, gold, split_of=split_of, rate_hz=scan.track_rate, max_s=MAX_S, step_s=STEP_S, score="correlation"
-    )
+    try:
+        estimate = estimate_delay(
+            signals, gold, split_of=split_of, rate_hz=scan.track_rate, max_s=MAX_S, step_s=STEP_S, score="correlation"
+        )
+    except DatasetError as error:
+        # Its own cure names arguments, which nobody can give to an import.
+        raise DatasetError(
+            error.what, cure="Give the delay in place of auto: --delay SECONDS.", details=error.details
+        ) from error
     best = estimate.scores[estimate.delay_s]
     if best <= 0:
         raise DatasetError(

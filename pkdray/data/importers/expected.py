@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pkdray.data.importers import affwild2, biovid, recola
 from pkdray.data.importers.extract import MODALITIES, MediaOptions, described
 from pkdray.data.info import DatasetInfo
+
+STUDY_OPTIONS: dict[str, tuple[str, ...]] = {"biovid": ("--part B", "--protocol 5-fold")}
+"""What the ready studies of a set need at the import beside their modalities, where that is not the default."""
+
+
+def import_options(name: str, modalities: Collection[str]) -> list[str]:
+    """The options of ``pkdray data import NAME`` that make what a study of these modalities takes, and no more.
+
+    Example:
+        >>> " ".join(import_options("biovid", ["emg", "face"]))
+        '--part B --protocol 5-fold --modality face --modality emg'
+        >>> import_options("affwild2", ["face", "voice"])
+        []
+    """
+    every = MODALITIES[name]
+    needed = [one for one in every if one in modalities]
+    chosen = [] if len(needed) == len(every) else [f"--modality {one}" for one in needed]
+    return [*STUDY_OPTIONS.get(name, ()), *chosen]
 
 
 def expected_info(name: str) -> DatasetInfo:
