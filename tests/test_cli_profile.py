@@ -120,3 +120,5 @@ def test_missing_weights_are_all_told_before_anything_is_made(
 
 def test_weights_are_no_matter_where_they_are_not_needed(pkdray: Callable[..., Said], filmed: Path) -> None:
     assert pkdray("profile", str(filmed)).code == 0
+    for section in ("teachers", "student"):
+        assert pkdray("profile", str(filmed), "--set", f"{section}.encoders.film.freeze=true").code == 0

@@ -33,9 +33,9 @@ def no_pretrained_weights(*, but_frozen: bool = False) -> Iterator[None]:
 
     A finished student holds all of its weights, so the file that its backbone once started from is not needed, and on
     the machine where the student is used it does not exist. A trial's or a teacher's file lacks what is frozen: with
-    ``but_frozen`` that is read from ``weights`` all the same.
+    ``but_frozen`` that is read from ``weights`` all the same, unless this is inside of one that reads nothing.
     """
-    token = _SKIPPED.set((True, not but_frozen))
+    token = _SKIPPED.set((True, _SKIPPED.get()[1] or not but_frozen))
     try:
         yield
     finally:
