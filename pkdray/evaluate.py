@@ -82,8 +82,11 @@ def evaluate_run(
         },
     }
     chosen = [plan.config.seed + index for index in range(seeds)]
-    outcomes = _retrain_all(plan, dataset, pool, candidates, chosen, run.path.resolve() / TRAIN)
-    release_all(run.path.resolve() / TRAIN)
+    storage = run.path.resolve() / TRAIN
+    try:
+        outcomes = _retrain_all(plan, dataset, pool, candidates, chosen, storage)
+    finally:
+        release_all(storage)
     metric = plan.metric
     bounds = sorted(
         (name for name in candidates if name.startswith("lower bound")),

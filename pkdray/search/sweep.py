@@ -231,7 +231,7 @@ def team_of(plan: Plan) -> Team:
 
 
 def _room_for(team: Team) -> int:
-    """How many teams the cluster has room for at once: more would hold some of their workers and wait for the rest."""
+    """How many teams the cluster has room for at once: a team gets all of its workers or waits."""
     import ray
 
     has = ray.cluster_resources()

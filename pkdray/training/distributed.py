@@ -20,6 +20,7 @@ from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
 
 _POLL_S = 0.2
+_GROUP, _STOP = ".group", ".stop"
 Loop = Callable[[dict[str, Any], Workers, str, Report], Any]
 """(settings, this worker's place, torch's name of its device, report) -> answer; every worker runs it."""
 
@@ -140,9 +141,6 @@ def release_all(storage: Path) -> None:
     for path in storage.glob(f"*{_GROUP}"):
         release(storage, path.name.removesuffix(_GROUP))
     shutil.rmtree(storage, ignore_errors=True)
-
-
-_GROUP, _STOP = ".group", ".stop"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pkdray.data.dataset import Dataset
+from pkdray.data.dataset import Dataset, Modality, write_dataset
 from pkdray.training.embed import embed_pool
 from pkdray.training.inputs import split_arrays, with_embeddings
 from pkdray.training.plan import Plan
@@ -50,5 +50,21 @@ def student_arrays() -> Callable[[Plan, Dataset, Pool], dict[str, dict[str, np.n
             for split in ("train", "val")
         }
         return with_embeddings(split_arrays(plan, dataset, plan.prevalent), said, plan.first_teacher)
+
+    return make
+
+
+@pytest.fixture
+def film_of(small_dataset: Callable[..., Dataset], tmp_path: Path) -> Callable[[tuple[int, ...]], Dataset]:
+    """``film_of((T, H, W, 3))``: the small dataset with a film a sample, whose brightness tells the class."""
+
+    def make(shape: tuple[int, ...]) -> Dataset:
+        dataset = small_dataset()
+        rng = np.random.default_rng(7)
+        film = rng.integers(0, 60, (len(dataset), *shape)) + 60 * dataset.targets()[:, None, None, None, None]
+        modality = Modality(kind="images", shape=shape, rate=25)
+        info = dataset.info.model_copy(update={"modalities": {**dataset.info.modalities, "film": modality}})
+        features = {name: dataset.features(name) for name in dataset.info.modalities} | {"film": film.astype(np.uint8)}
+        return write_dataset(tmp_path / "filmed", info, dataset.samples, features)
 
     return make

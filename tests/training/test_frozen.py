@@ -12,7 +12,6 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from pkdray.config import apply_overrides, build_config
-from pkdray.data.dataset import Modality, write_dataset
 from pkdray.data.mapped import MappedArray
 from pkdray.embeddings import TeacherEmbeddings
 from pkdray.errors import CheckpointError, ConfigError
@@ -57,16 +56,8 @@ def weights(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def filmed(small_dataset, tmp_path):
-    """The small dataset with a film a sample: how bright it is tells the class."""
-    dataset = small_dataset()
-    rng = np.random.default_rng(7)
-    film = rng.integers(0, 60, (len(dataset), *SHAPE)) + 60 * dataset.targets()[:, None, None, None, None]
-    info = dataset.info.model_copy(
-        update={"modalities": {**dataset.info.modalities, "film": Modality(kind="images", shape=SHAPE, rate=25)}}
-    )
-    features = {name: dataset.features(name) for name in dataset.info.modalities} | {"film": film.astype(np.uint8)}
-    return write_dataset(tmp_path / "filmed", info, dataset.samples, features)
+def filmed(film_of):
+    return film_of(SHAPE)
 
 
 @pytest.fixture

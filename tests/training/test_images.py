@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pkdray.config import Config
-from pkdray.data.dataset import Modality, write_dataset
 from pkdray.data.mapped import MappedArray
 from pkdray.training.inputs import student_rows
 from pkdray.training.plan import make_plan
@@ -17,16 +16,8 @@ QUICK = {"epochs": 1, "batch_size": 17, "checkpoint_every": 1}
 
 
 @pytest.fixture
-def filmed(small_dataset, tmp_path):
-    """The small dataset with a film a sample: how bright it is tells the class."""
-    dataset = small_dataset()
-    rng = np.random.default_rng(7)
-    film = rng.integers(0, 60, (len(dataset), *SHAPE)) + 60 * dataset.targets()[:, None, None, None, None]
-    info = dataset.info.model_copy(
-        update={"modalities": {**dataset.info.modalities, "film": Modality(kind="images", shape=SHAPE, rate=25)}}
-    )
-    features = {name: dataset.features(name) for name in dataset.info.modalities} | {"film": film.astype(np.uint8)}
-    return write_dataset(tmp_path / "filmed", info, dataset.samples, features)
+def filmed(film_of):
+    return film_of(SHAPE)
 
 
 @pytest.fixture
