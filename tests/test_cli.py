@@ -18,7 +18,8 @@ from pkdray.errors import ConfigError
 from pkdray.search.run import Run, fixed_values, sampler_for
 from pkdray.search.space import suggest
 from pkdray.shipped import shipped
-from pkdray.steps import load_study, named
+from pkdray.steps import load_study
+from pkdray.steps.wording import named
 
 BAD = """
 dataset: {path: mfeat, prevalent: [fou]}
@@ -166,7 +167,7 @@ def test_a_wrong_call_is_a_usage_error(pkdray, arguments: list[str]) -> None:
 def test_ctrl_c_while_teaching_says_how_to_go_on(pkdray, monkeypatch: pytest.MonkeyPatch) -> None:
     # Neither Ray nor training is asked about here, and a Ctrl-C may come while either works.
     monkeypatch.setattr("pkdray.cluster.connected", lambda *_, **__: nullcontext())
-    monkeypatch.setattr("pkdray.steps.check_room", lambda *_, **__: None)
+    monkeypatch.setattr("pkdray.steps.studies.check_room", lambda *_, **__: None)
     monkeypatch.setattr("pkdray.training.workers.teach", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     said = pkdray("teach", "mfeat_demo")
     assert said.code == 130

@@ -12,7 +12,7 @@ from command_line import Said
 
 from pkdray.data.dataset import Dataset, Modality, write_dataset
 from pkdray.shipped import find_yaml
-from pkdray.steps import amount
+from pkdray.steps.studies import amount
 
 
 def test_a_ready_space_is_counted_right_after_installation(pkdray: Callable[..., Said], tmp_path: Path) -> None:

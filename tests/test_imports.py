@@ -26,10 +26,10 @@ HEAVY = ("torch", "ray", "optuna", "pandas", "numpy", "pyarrow", "scipy")
 FLOORS = [
     ["errors", "files", "config"],
     ["data", "losses", "models"],
-    ["embeddings"],
+    ["embeddings", "tracking"],
     ["training"],
     ["search"],
-    ["evaluate", "export", "profile", "report"],
+    ["diagnostics", "evaluate", "export", "profile", "report"],
     ["predict"],
     ["steps", "demo", "cli", "console", "cluster", "interrupts", "shipped", "__main__"],
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pkdray.errors import ConfigError
-from pkdray.steps import check_room, load_study
+from pkdray.steps.studies import check_room, load_study
 from pkdray.training.pools import Pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]

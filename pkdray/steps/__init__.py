@@ -1,0 +1,34 @@
+"""The steps behind the command line: each does one thing, shows it, and says what to type next.
+
+Imports stand inside the steps, so that a step brings in what it needs and nothing else: `predict` runs without Ray.
+"""
+
+from pkdray.steps.evaluating import evaluate, show_evaluation
+from pkdray.steps.importing import import_features, import_recordings, inspect, list_datasets
+from pkdray.steps.runs import list_runs, show
+from pkdray.steps.searching import resume, sweep, swept
+from pkdray.steps.students import export, predict
+from pkdray.steps.studies import embed, load_study, profile, taught, teach
+from pkdray.steps.wording import next_steps
+
+__all__ = [
+    "embed",
+    "evaluate",
+    "export",
+    "import_features",
+    "import_recordings",
+    "inspect",
+    "list_datasets",
+    "list_runs",
+    "load_study",
+    "next_steps",
+    "predict",
+    "profile",
+    "resume",
+    "show",
+    "show_evaluation",
+    "sweep",
+    "swept",
+    "taught",
+    "teach",
+]

@@ -1,0 +1,136 @@
+"""The sweep, and going on with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pkdray.console import Console, progress_line
+from pkdray.errors import (
+    InterruptedSweepError,
+)
+from pkdray.interrupts import noticed
+from pkdray.steps.runs import show
+from pkdray.steps.studies import check_room, load_study, taught
+from pkdray.steps.wording import short_path
+
+if TYPE_CHECKING:
+    from pkdray.data.dataset import Dataset
+    from pkdray.search.run import Run
+    from pkdray.search.sweep import Progress
+    from pkdray.training.plan import Plan
+    from pkdray.training.pools import Pool
+
+
+def sweep(
+    space: str,
+    runs_dir: Path,
+    assignments: Sequence[str],
+    console: Console,
+    *,
+    name: str | None,
+    trials: int | None,
+    address: str | None,
+    verbose: bool,
+) -> Run:
+    """Teachers, where they are missing, then a new run."""
+    extra = [f"search.trials={trials}"] if trials is not None else []
+    dataset, plan = load_study(space, [*assignments, *extra])
+    from pkdray.cluster import connected
+    from pkdray.search.run import Run, new_run_path
+
+    path = runs_dir / name if name else new_run_path(runs_dir, plan.config.name)
+    if not name and path.name != plan.config.name:
+        console.say(
+            f"A run {plan.config.name} exists; this one is {path.name}. To continue that one: "
+            f"pkdray resume {short_path(runs_dir / plan.config.name)}"
+        )
+    Run.check_free(path, plan)
+    with connected(address, verbose=verbose):
+        check_room(plan, runs_dir, address)
+        run = Run.create(path, plan)
+        with run.lock(), _resumable(run) as check:
+            pool = taught(plan, dataset, runs_dir, console)
+            check()
+            swept(run, plan, dataset, pool, console)
+    show(str(run.path), runs_dir, console)
+    return run
+
+
+def resume(
+    name: str,
+    runs_dir: Path,
+    console: Console,
+    *,
+    trials: int | None,
+    retry_failed: bool,
+    address: str | None,
+    verbose: bool,
+) -> None:
+    """Run what a run's ledger lacks."""
+    from pkdray.cluster import connected
+    from pkdray.search.run import find_run
+
+    run = find_run(name, runs_dir)
+    with run.lock():
+        dataset = run.dataset()
+        plan = run.plan(dataset)
+        ledger = run.ledger()
+        if trials is not None:
+            ledger.extend(trials)
+        retried = ledger.retry_failed() if retry_failed else 0
+        ledger.release()
+        counts = ledger.counts()
+        retries = f", {retried} failed trials retried" if retried else ""
+        console.say(
+            f"{run.name}: {counts.finished} of {counts.planned} trials are finished, {counts.open} to go{retries}."
+        )
+        if counts.open:
+            with _resumable(run) as check, connected(address, verbose=verbose):
+                check_room(plan, run.runs_dir, address)
+                pool = taught(plan, dataset, run.runs_dir, console)
+                check()
+                swept(run, plan, dataset, pool, console)
+        else:
+            from pkdray.search.results import write_results
+
+            write_results(run, plan, dataset, ledger)
+    show(str(run.path), runs_dir, console)
+
+
+@contextmanager
+def _resumable(run: Run) -> Iterator[Callable[[], None]]:
+    """Say how to go on where Ctrl-C came outside of the trials: while Ray started, or teachers were trained.
+
+    Yields the check of `interrupts.noticed`.
+    """
+    try:
+        with noticed() as check:
+            yield check
+    except KeyboardInterrupt as error:
+        raise InterruptedSweepError(
+            f"Interrupted; {run.name} keeps what is finished.",
+            cure=f"Continue it with: pkdray resume {short_path(run.path)}",
+        ) from error
+
+
+def swept(run: Run, plan: Plan, dataset: Dataset, pool: Pool, console: Console) -> Progress:
+    """Run the trials, showing where they stand.
+
+    Raises:
+        InterruptedSweepError: Ctrl-C stopped it; says how to go on.
+    """
+    from pkdray.search.sweep import sweep as run_sweep
+
+    with console.progress(f"Sweep {run.name}: starting ...") as meter:
+        progress = run_sweep(run, plan, dataset, pool, meter.sweep)
+    console.say(f"Sweep {run.name}: {progress_line(progress)}")
+    if progress.counts.open:
+        raise InterruptedSweepError(
+            f"The sweep stopped with {progress.counts.open} of {progress.counts.planned} trials to go; "
+            "nothing is lost.",
+            cure=f"Continue it with: pkdray resume {short_path(run.path)}",
+        )
+    return progress
