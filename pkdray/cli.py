@@ -90,7 +90,7 @@ def root(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--dir", help="Where to put everything that the demo makes.")] = Path("demo"),
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings a method at the evaluation.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a method at the evaluation.")] = 10,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
@@ -389,17 +389,38 @@ def resume(
 @app.command()
 def evaluate(
     run: RunName,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of the student and of the lower bound.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a method and fold.")] = 10,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|0,1,...", help="Default: all folds where the run was searched on one, else the split column."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Retrain so many of the best trials; validation chooses.")] = 1,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD,...", help="Other methods to compare with, as pkd,kl.")
+    ] = None,
     reopen: Annotated[bool, typer.Option("--reopen", help="Open the test split once more; it is recorded.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
     address: Address = None,
     verbose: Verbose = False,
     json: Json = False,
 ) -> None:
-    """Open the test split: the best student over several seeds beside its lower and upper bound."""
+    """Open the test split: the best student over seeds and folds, beside its bounds and other methods."""
     from pkdray import steps
 
-    steps.evaluate(run, runs_dir, Console(as_json=json), seeds=seeds, reopen=reopen, address=address, verbose=verbose)
+    steps.evaluate(
+        run,
+        runs_dir,
+        Console(as_json=json),
+        seeds=seeds,
+        folds=folds,
+        top=top,
+        against=against or [],
+        reopen=reopen,
+        address=address,
+        verbose=verbose,
+    )
 
 
 @app.command()

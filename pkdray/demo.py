@@ -27,7 +27,7 @@ def run_demo(folder: Path, console: Console, *, seeds: int, verbose: bool) -> No
     """
     started = time.monotonic()
     from pkdray.cluster import connected
-    from pkdray.evaluate import evaluate_run
+    from pkdray.evaluate import Request, evaluate_run
     from pkdray.export import export_student
     from pkdray.predict import predict_file
     from pkdray.search.run import RUN_FILE, Run
@@ -48,8 +48,15 @@ def run_demo(folder: Path, console: Console, *, seeds: int, verbose: bool) -> No
     with run.lock(), connected(verbose=verbose):
         pool = steps.taught(plan, dataset, runs, console)
         steps.swept(run, plan, dataset, pool, console)
-        with console.progress(f"Test split: opened once, for {seeds} seeds of the student and of its lower bound ..."):
-            evaluation = evaluate_run(run, plan, dataset, pool, seeds=seeds)
+        with console.progress(f"Evaluation: {seeds} seeds of the student and of its lower bound ...") as meter:
+            evaluation = evaluate_run(
+                run,
+                plan,
+                dataset,
+                lambda _: pool,
+                Request(seeds),
+                lambda what, done, total: meter.show(f"Evaluation: {what}, {done}/{total}"),
+            )
     if not student.exists():
         with console.progress("Exporting the best student ..."):
             export_student(run, student)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.errors import CheckpointError, DatasetError, RunError, StorageError
-from pkdray.evaluate import read_evaluation
+from pkdray.evaluate import read_evaluation, student_trial
 from pkdray.export.card import model_card
 from pkdray.export.graphs import ONNX, TORCH, write_graphs
 from pkdray.files import storage_errors, sync_folder, write_json, write_text
@@ -113,10 +113,11 @@ def _bring_up_to_date(run: Run) -> None:
             cure=f"Continue it: pkdray resume {run.path}"
             + ("" if counts.open or counts.running else "  (add --retry-failed, or more --trials)"),
         )
-    if _trial_of_best(run) != best.number:
+    chosen = student_trial(run)
+    if chosen is not None and _trial_of_best(run) != chosen:
         with run.lock():
             dataset = run.dataset()
-            write_best(run, run.plan(dataset), dataset, best.number)
+            write_best(run, run.plan(dataset), dataset, chosen)
 
 
 def _trial_of_best(run: Run) -> Any:

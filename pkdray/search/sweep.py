@@ -120,7 +120,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
             num_samples=ledger.counts().open,
             search_alg=searcher,
             scheduler=make_scheduler(plan.config, mode=plan.metric.mode, trials=ledger.trials()),
-            max_concurrent_trials=resources.concurrent_trials or (None if alone else _room_for(team_of(plan))),
+            max_concurrent_trials=resources.concurrent_trials or (None if alone else room_for(team_of(plan))),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -230,7 +230,7 @@ def team_of(plan: Plan) -> Team:
     return Team(resources.workers_per_trial, resources.cpus_per_trial, resources.gpus_per_trial, resources.max_failures)
 
 
-def _room_for(team: Team) -> int:
+def room_for(team: Team) -> int:
     """How many teams the cluster has room for at once: a team gets all of its workers or waits."""
     import ray
 

@@ -2,68 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pkdray.console import Console
-from pkdray.steps.studies import check_room, taught
+from pkdray.errors import ConfigError, InterruptedWorkError
+from pkdray.interrupts import noticed
+from pkdray.steps.studies import check_room, finished_pool
 from pkdray.steps.wording import next_steps, short_path
+
+if TYPE_CHECKING:
+    from pkdray.data.dataset import Dataset
 
 
 def evaluate(
-    name: str, runs_dir: Path, console: Console, *, seeds: int, reopen: bool, address: str | None, verbose: bool
+    name: str,
+    runs_dir: Path,
+    console: Console,
+    *,
+    seeds: int,
+    folds: str | None,
+    top: int,
+    against: Sequence[str],
+    reopen: bool,
+    address: str | None,
+    verbose: bool,
 ) -> None:
-    """Open the test split."""
+    """Open the test split.
+
+    Raises:
+        InterruptedWorkError: Ctrl-C stopped it; says how to go on.
+    """
     from pkdray.cluster import connected
-    from pkdray.evaluate import evaluate_run
+    from pkdray.evaluate import Request, evaluate_run
     from pkdray.search.run import find_run
 
     run = find_run(name, runs_dir)
     dataset = run.dataset()
     plan = run.plan(dataset)
-    with run.lock(), connected(address, verbose=verbose):
-        check_room(plan, run.runs_dir, address)
-        pool = taught(plan, dataset, run.runs_dir, console)
-        with console.progress(f"Evaluating {run.name}: {seeds} seeds of the student and of its lower bound ..."):
-            evaluation = evaluate_run(run, plan, dataset, pool, seeds=seeds, reopen=reopen)
+    methods = tuple(one.strip() for several in against for one in several.split(","))
+    request = Request(seeds, folds_of(folds, dataset), top, methods, reopen)
+    try:
+        with noticed() as check, run.lock(), connected(address, verbose=verbose):
+            check_room(plan, run.runs_dir, address)
+            with console.progress(f"Evaluating {run.name} ...") as meter:
+                evaluation = evaluate_run(
+                    run,
+                    plan,
+                    dataset,
+                    lambda of_fold: finished_pool(of_fold, dataset, run.runs_dir, meter.show)[0],
+                    request,
+                    lambda what, done, total: meter.show(f"Evaluating {run.name}: {what}, {done}/{total}"),
+                )
+            check()
+    except KeyboardInterrupt as error:
+        raise InterruptedWorkError(
+            "Interrupted; what is trained is kept.", cure="Go on with the same command."
+        ) from error
     show_evaluation(evaluation, console)
-    console.result(evaluation, *next_steps(f"pkdray export {short_path(run.path)} -o student"))
+    here = short_path(run.path)
+    console.result(evaluation, *next_steps(f"pkdray report {here}", f"pkdray export {here} -o student"))
+
+
+def folds_of(asked: str | None, dataset: Dataset) -> list[int | None] | None:
+    """``--folds``: all, or numbers with commas between; None leaves the choice to the run.
+
+    Raises:
+        ConfigError: it is neither, or the dataset has no folds.
+    """
+    if asked is None:
+        return None
+    if not dataset.folds:
+        raise ConfigError(f"--folds is '{asked}', but {dataset.info.name} has no folds.", cure="Leave --folds out.")
+    if asked == "all":
+        return list(range(dataset.folds))
+    try:
+        return [int(one) for one in asked.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--folds is '{asked}'.", cure="Write all, or numbers such as 0,1,2.") from error
 
 
 def show_evaluation(evaluation: Mapping[str, Any], console: Console) -> None:
     """The table of the student between its bounds, and what it means in words."""
-    metric = evaluation["metric"]
-    labels = {"lower_bound": "lower bound", "student": "student", "teacher": "upper bound"}
+    metric, seeds, folds = evaluation["metric"], len(evaluation["seeds"]), len(evaluation["folds"])
+    over = f"{seeds} seed{'s' * (seeds != 1)}" + (f" x {folds} folds" if folds > 1 else "")
     console.table(
-        f"Test {metric}, {len(evaluation['seeds'])} seeds",
-        ["", "what", "mean", "std", "95 % interval"],
+        f"Test {metric}, {over}",
+        ["", "what", "mean", "std", "95 % interval", "over the bound"],
         [
             [
-                labels[key],
+                about["label"],
                 about["what"],
                 about["mean"],
                 about["std"],
                 " to ".join(f"{end:.4f}" for end in about["interval"]) if about["interval"] else "-",
+                _gain(evaluation, key),
             ]
             for key, about in evaluation["methods"].items()
         ],
     )
-    if not console.as_json:
-        console.result(None, verdict(evaluation))
+    if console.as_json:
+        return
+    for comparison in evaluation["comparisons"]:
+        console.result(None, comparison["sentence"])
+    console.result(None, "", *(f"Note: {note}" for note in evaluation["notes"]))
 
 
 def verdict(evaluation: Mapping[str, Any]) -> str:
-    """The comparison in plain words."""
-    comparison, seeds = evaluation["comparison"], len(evaluation["seeds"])
-    gain = f"{comparison['difference']:+.4f} {evaluation['metric']} over the lower bound"
-    if comparison["p_value"] is None:
-        return f"Not enough evidence: {gain}, from {seeds} seed{'s' * (seeds != 1)}; more seeds are needed for a test."
-    sure = (
-        f"{gain} (95 % {comparison['interval'][0]:+.4f} to {comparison['interval'][1]:+.4f}, {comparison['test']} "
-        f"over {seeds} seeds, p = {comparison['p_value']:.2g})"
-    )
-    words = {"helped": "Distillation helped", "hurt": "Distillation hurt", "not enough evidence": "Not enough evidence"}
+    """Did distillation help? In plain words."""
     opened = evaluation["test_opened"]["times"]
     again = f" The test split has been opened {opened} times." if opened > 1 else ""
-    return f"{words[comparison['verdict']]}: {sure}.{again}"
+    return f"{evaluation['comparisons'][0]['sentence']}{again}"
+
+
+def _gain(evaluation: Mapping[str, Any], method: str) -> str:
+    for comparison in evaluation["comparisons"]:
+        if comparison["method"] == method and comparison["against"] == "lower_bound":
+            return f"{comparison['difference']:+.4f} ({comparison['verdict']})"
+    return "-"

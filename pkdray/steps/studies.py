@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,26 +203,33 @@ def check_room(plan: Plan, runs_dir: Path, address: str | None, *, trials: bool 
 
 def taught(plan: Plan, dataset: Dataset, runs_dir: Path, console: Console) -> Pool:
     """The plan's finished pool, trained now if need be."""
+    with console.progress("Teachers ...") as meter:
+        pool, said = finished_pool(plan, dataset, runs_dir, meter.show)
+    console.say(said)
+    return pool
+
+
+def finished_pool(plan: Plan, dataset: Dataset, runs_dir: Path, show: Callable[[str], object]) -> tuple[Pool, str]:
+    """The plan's finished pool, trained now if need be, and a line about it."""
     from pkdray.search.run import POOLS
     from pkdray.training.pools import Pool
     from pkdray.training.workers import teach as train
 
+    fold = f" of fold {plan.config.dataset.fold}" if plan.config.dataset.fold is not None else ""
     pool = Pool.at(runs_dir / POOLS, plan)
     if pool.finished:
-        console.say(f"Teachers: the pool {pool.path.name} is reused.")
         pool.verify(plan)
-        return pool
+        return pool, f"Teachers{fold}: the pool {pool.path.name} is reused."
     names = [member.name for member in plan.pool.values() if member.adapter_of is None]
-    with console.progress(f"Teachers: training {', '.join(names)} ...") as meter:
-        done: list[str] = []
+    show(f"Teachers{fold}: training {', '.join(names)} ...")
+    done: list[str] = []
 
-        def trained(name: str, metrics: dict[str, float]) -> None:
-            done.append(f"{name} {metrics[plan.metric.name]:.4f}")
-            meter.show(f"Teachers: {', '.join(done)} ({len(done)} of {len(names)} trained)")
+    def trained(name: str, metrics: dict[str, float]) -> None:
+        done.append(f"{name} {metrics[plan.metric.name]:.4f}")
+        show(f"Teachers{fold}: {', '.join(done)} ({len(done)} of {len(names)} trained)")
 
-        pool = train(plan, dataset, runs_dir / POOLS, trained)
-    console.say(f"Teachers: {', '.join(done)} ({plan.metric.name} on validation).")
-    return pool
+    pool = train(plan, dataset, runs_dir / POOLS, trained)
+    return pool, f"Teachers{fold}: {', '.join(done)} ({plan.metric.name} on validation)."
 
 
 def _show_pool(pool: Pool, console: Console) -> None:

@@ -1,0 +1,271 @@
+"""The evaluation of a run: everything is chosen on validation, then the test split is opened, once, and on record."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pkdray.data.dataset import Dataset
+from pkdray.errors import ConfigError, RunError
+from pkdray.evaluate.candidates import Candidate, Contender, best_students, check_methods, lower_bound, other_method
+from pkdray.evaluate.on_ray import Job, Trainer, forget
+from pkdray.evaluate.opening import EVALUATION, read_json, record_opening, refuse_second_opening
+from pkdray.evaluate.rows import compare_all, method_row, teacher_row
+from pkdray.evaluate.statistics import CONFIDENCE
+from pkdray.evaluate.subgroups import subgroups
+from pkdray.evaluate.wording import notes, sentence
+from pkdray.files import write_json
+from pkdray.search.results import load_student, trial_overrides, write_best, write_predictions
+from pkdray.search.run import Run
+from pkdray.training.frozen import with_steps
+from pkdray.training.inputs import split_arrays, student_rows
+from pkdray.training.plan import Plan
+from pkdray.training.pools import Pool
+from pkdray.training.students import scores
+
+FORMAT = 2
+SEEDS = 10
+"""Enough for Wilcoxon's test to stand Holm's correction for a dozen comparisons."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is, and of how much."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of an evaluation.
+
+    Args:
+        seeds: trainings a configuration and fold; the first seed is the study's.
+        folds: of the dataset; ``(None,)`` is its split column. None: all folds where the run was searched on one of
+            them, else the split column.
+        top: of how many of the best trials validation chooses the student.
+        against: other methods to be compared.
+        reopen: open the test split though it was opened for another request; how often is recorded.
+    """
+
+    seeds: int = SEEDS
+    folds: Sequence[int | None] | None = None
+    top: int = 1
+    against: Sequence[str] = ()
+    reopen: bool = False
+
+
+def evaluate_run(
+    run: Run,
+    plan: Plan,
+    dataset: Dataset,
+    pools: Callable[[Plan], Pool],
+    request: Request | None = None,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Retrain the best students over seeds and folds beside their bounds, and score the chosen ones on the test split.
+
+    * the student: the best of the ``top`` trials by the mean of their retrainings on validation
+    * lower bound: prevalent modalities and labels alone, with the same budget and a learning rate of its own
+    * the methods asked for: the best trial of each, or its defaults with a learning rate of its own
+    * upper bound: the first teacher of each fold, which sees every modality
+
+    Needs a connected Ray. What is trained is kept in ``<run>/evaluation/``, so that the same call goes on where it was
+    stopped. ``test_opened.json`` is written before the first score; ``evaluation.json`` is the outcome, which the same
+    request gets again without any training.
+
+    Args:
+        run: the run.
+        plan: its plan.
+        dataset: its dataset.
+        pools: the finished teacher pool of a fold's plan, trained now if need be.
+        request: how many seeds, which folds, which methods.
+        on_progress: told of every training that ends.
+
+    Raises:
+        ConfigError: an unknown method or fold.
+        RunError: no trial is complete, the test split was opened before for something else, or every training of a
+            method diverged.
+    """
+    started = time.monotonic()
+    request = request or Request()
+    ledger = run.ledger()
+    best = ledger.best()
+    if best is None:
+        raise RunError(f"No trial of {run.name} is complete.", cure=f"Continue it: pkdray resume {run.path}")
+    against = check_methods(request.against, plan)
+    folds = _folds(request.folds, plan, dataset)
+    seeds = [plan.config.seed + index for index in range(request.seeds)]
+    asked = {"trial": best.number, "seeds": seeds, "folds": folds, "top": request.top, "against": against}
+    before = read_evaluation(run)
+    if before is not None and before["request"] == asked:
+        return before
+    refuse_second_opening(run, asked, request.reopen)
+
+    trainer = Trainer(run, plan, dataset, pools)
+
+    def told(what: str) -> Callable[[int, int], None]:
+        return lambda done, total: on_progress(what, done, total) if on_progress else None
+
+    students = best_students(run, plan, ledger, request.top)
+    best_overrides = students.candidates[0].overrides
+    rows = {
+        "lower_bound": lower_bound(plan, best_overrides),
+        **{name: other_method(run, plan, ledger, name) for name in against},
+    }
+    metric = plan.metric
+    places = [(fold, seed) for fold in folds for seed in seeds]
+    tuned = {key: _tune(row, trainer, plan, seeds[0], told("tuning learning rates")) for key, row in rows.items()}
+    finalists = [*students.candidates, *tuned.values()]
+    jobs = [Job.of(one.overrides, fold, seed) for one in finalists for fold, seed in places]
+    trained = trainer.train(jobs, told("training"))
+
+    def on_validation(one: Candidate) -> list[float]:
+        found = [trained[Job.of(one.overrides, fold, seed)] for fold, seed in places]
+        return [entry["validation"][metric.name] for entry in found if "validation" in entry]
+
+    means = [_mean(on_validation(one), metric.mode) for one in students.candidates]
+    chosen = means.index((max if metric.mode == "max" else min)(means))
+    student = students.candidates[chosen]
+    methods = {"lower_bound": tuned["lower_bound"], "student": student}
+    same = [name for name in against if tuned[name].overrides == student.overrides]
+    methods |= {name: tuned[name] for name in against if name not in same}
+
+    times = record_opening(run, asked)
+    jobs = [
+        job
+        for one in methods.values()
+        for job in (Job.of(one.overrides, fold, seed) for fold, seed in places)
+        if "validation" in trained[job]
+    ]
+    tested = trainer.score(jobs, told("scoring on the test split"))
+    about: dict[str, Any] = {}
+    for key, one in methods.items():
+        pairs = []
+        for fold, seed in places:
+            job = Job.of(one.overrides, fold, seed)
+            said = {name: value for name, value in trained[job].items() if name != "identity"}
+            pairs.append({"fold": fold, "seed": seed, **said, "test": tested.get(job)})
+        about[key] = method_row(key.replace("_", " "), one, plan, pairs, rows.get(key, students))
+    about["teacher"] = teacher_row(trainer, dataset, folds)
+    comparisons = compare_all(about, against=[name for name in methods if name in against], mode=metric.mode)
+    for comparison in comparisons:
+        comparison["sentence"] = sentence(comparison, about, metric.name, folds=len(folds))
+    # An interrupted sweep has no best/ yet, or another trial's.
+    assert student.trial is not None, "students are trials"
+    write_best(run, plan, dataset, student.trial)
+    exported, groups = _exported(run, plan, dataset, student.trial)
+    evaluation = {
+        "format": FORMAT,
+        "run": run.name,
+        "dataset": plan.info.name,
+        "trial": student.trial,
+        "request": asked,
+        "metric": metric.name,
+        "mode": metric.mode,
+        "confidence": CONFIDENCE,
+        "seeds": seeds,
+        "folds": folds,
+        "test_opened": times,
+        "candidates": [
+            {
+                "trial": one.trial,
+                "rank": index + 1,
+                "search": one.score,
+                "validation": means[index] if math.isfinite(means[index]) else None,
+                "chosen": index == chosen,
+            }
+            for index, one in enumerate(students.candidates)
+        ],
+        "methods": about,
+        "comparisons": comparisons,
+        "notes": notes(plan, dataset, about, folds=folds, same=same, times=times["times"], student=student.trial),
+        "student": exported,
+        "subgroups": groups,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_json(run.path / EVALUATION, evaluation)
+    forget(run)
+    return evaluation
+
+
+def read_evaluation(run: Run) -> dict[str, Any] | None:
+    """What `evaluate_run` found; None before it ran, or where an older pkdray wrote something else.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    found = read_json(run.path / EVALUATION)
+    return found if found is not None and found.get("format") == FORMAT else None
+
+
+def student_trial(run: Run) -> int | None:
+    """The trial whose student is to be taken home: the evaluation's choice, else the best of the search.
+
+    An evaluation that a later sweep has overtaken chooses no more. None while no trial is complete.
+    """
+    best = run.ledger().best()
+    evaluation = read_evaluation(run)
+    if best is not None and evaluation is not None and evaluation["request"]["trial"] == best.number:
+        return int(evaluation["trial"])
+    return best.number if best else None
+
+
+def _folds(asked: Sequence[int | None] | None, plan: Plan, dataset: Dataset) -> list[int | None]:
+    own = plan.config.dataset.fold
+    if asked is None:
+        return [None] if own is None else list(range(dataset.folds))
+    wrong = [fold for fold in asked if fold is not None and not 0 <= fold < dataset.folds]
+    if wrong:
+        has = f"folds 0 to {dataset.folds - 1}" if dataset.folds else "no folds"
+        raise ConfigError(
+            f"--folds names {', '.join(map(str, wrong))}, but {plan.info.name} has {has}.",
+            cure="Choose among these, or leave --folds out.",
+        )
+    return list(dict.fromkeys(asked))
+
+
+def _tune(
+    row: Contender, trainer: Trainer, plan: Plan, seed: int, on_progress: Callable[[int, int], None]
+) -> Candidate:
+    """The candidate that does best on the run's own validation split with one seed, as the search judged its trials."""
+    if not row.tuned:
+        return row.candidates[0]
+    own = plan.config.dataset.fold
+    jobs = [Job.of(one.overrides, own, seed) for one in row.candidates]
+    trained = trainer.train(jobs, on_progress)
+    found = [
+        (trained[job]["validation"][plan.metric.name], one)
+        for job, one in zip(jobs, row.candidates, strict=True)
+        if "validation" in trained[job]
+    ]
+    if not found:
+        raise RunError(
+            f"Every training of {row.label} diverged: {trained[jobs[0]]['failed']}",
+            cure="Lower training.learning_rate in the study, or set training.gradient_clip.",
+        )
+    sign = -1 if plan.metric.mode == "max" else 1
+    return min(found, key=lambda pair: sign * pair[0])[1]
+
+
+def _mean(values: Sequence[float], mode: str) -> float:
+    """The mean; the worst of all where nothing was trained."""
+    if not values:
+        return float("-inf") if mode == "max" else float("inf")
+    return float(np.mean(values))
+
+
+def _exported(run: Run, plan: Plan, dataset: Dataset, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The very student that is exported, not a retrained one, and its subgroups; its test predictions are kept."""
+    config = plan.trial_config(trial_overrides(run, run.ledger(), number))
+    student, _ = load_student(run, plan, config, number)
+    frozen = run.pool(plan).frozen
+    prediction = write_predictions(run.best, plan, dataset, student, "test", config, frozen)
+    pictured = split_arrays(plan, dataset, plan.prevalent, ["val", "test"])
+    arrays = with_steps(plan, config.student, pictured, frozen)
+    exported = {
+        name: scores(student, student_rows(arrays[split], plan.prevalent, [], privileged=False), plan)
+        for name, split in (("validation", "val"), ("test", "test"))
+    }
+    return exported, subgroups(plan, dataset, prediction)

@@ -1,0 +1,251 @@
+"""Trainings over candidates, seeds and folds, in parallel on Ray: as many at once as there is room for."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pkdray.data.dataset import Dataset
+from pkdray.embeddings import SharedArrays
+from pkdray.errors import PkdrayError
+from pkdray.evaluate.trainings import score_one, train_one
+from pkdray.search.run import Run
+from pkdray.search.sweep import TRAIN, room_for, study_arrays, team_of
+from pkdray.training.distributed import Team, release_all, run_on_workers
+from pkdray.training.inputs import split_arrays
+from pkdray.training.loop import Report
+from pkdray.training.parallel import Workers
+from pkdray.training.plan import Plan, make_plan
+from pkdray.training.pools import Pool
+from pkdray.training.students import student_identity
+from pkdray.training.workers import freeze
+
+FOLDER = "evaluation"
+"""In a run's folder: one folder a training."""
+
+OnProgress = Callable[[int, int], None]
+"""Called with how many are done, of how many."""
+
+
+class Job(NamedTuple):
+    """One training: a configuration (JSON of its overrides), on a fold, with a seed."""
+
+    overrides: str
+    fold: int | None
+    seed: int
+
+    @classmethod
+    def of(cls, overrides: Mapping[str, Any], fold: int | None, seed: int) -> Job:
+        """The training of a configuration."""
+        return cls(json.dumps(dict(overrides), sort_keys=True), fold, seed)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What the trainings of a fold share."""
+
+    plan: Plan
+    pool: Pool
+
+
+class Trainer:
+    """Trains and scores jobs of a run, fold after fold; needs a connected Ray.
+
+    Args:
+        run: whose ``evaluation/`` folder keeps the trainings.
+        plan: of the run.
+        dataset: its dataset.
+        pools: the finished teacher pool of a fold's plan, trained now if need be.
+    """
+
+    def __init__(self, run: Run, plan: Plan, dataset: Dataset, pools: Callable[[Plan], Pool]) -> None:
+        self._folder = run.path.resolve() / FOLDER
+        self._storage = run.path.resolve() / TRAIN
+        self._plan = plan
+        self._dataset = dataset
+        self._pools = pools
+        self._folds: dict[int | None, _Fold] = {}
+
+    def plan(self, fold: int | None) -> Plan:
+        """The run's plan on a fold."""
+        section = self._plan.config.dataset
+        if fold == section.fold:
+            return self._plan
+        moved = self._plan.config.model_copy(update={"dataset": section.model_copy(update={"fold": fold})})
+        return make_plan(moved, self._dataset)
+
+    def pool(self, fold: int | None) -> Pool:
+        """The teachers of a fold."""
+        return self._fold(fold).pool
+
+    def train(self, jobs: Iterable[Job], on_progress: OnProgress | None = None) -> dict[Job, dict[str, Any]]:
+        """Train every job that is not trained yet.
+
+        Raises:
+            PkdrayError: a training could not be done; those that are finished are kept.
+        """
+        return self._all(jobs, _train, self._search_arrays, on_progress)
+
+    def score(self, jobs: Iterable[Job], on_progress: OnProgress | None = None) -> dict[Job, dict[str, float | None]]:
+        """Score trained jobs on the test split of their fold.
+
+        Raises:
+            PkdrayError: a student could not be scored; those that were are kept.
+        """
+        return self._all(jobs, _score, self._test_arrays, on_progress)
+
+    def _all(
+        self,
+        jobs: Iterable[Job],
+        work: Callable[..., Any],
+        arrays: Callable[[_Fold], dict[str, Any]],
+        on_progress: OnProgress | None,
+    ) -> dict[Job, Any]:
+        import ray
+
+        resources = self._plan.config.resources
+        # Who only waits for workers takes nothing, or they would wait for it.
+        waits = resources.workers_per_trial > 1 and work is _train
+        task = ray.remote(
+            num_cpus=0 if waits else resources.cpus_per_trial,
+            num_gpus=0 if waits else resources.gpus_per_trial,
+            max_retries=resources.max_failures,
+        )(work)
+        team = team_of(self._plan) if waits else Team(1, resources.cpus_per_trial, resources.gpus_per_trial, 0)
+        # A fold's jobs stand together, so that few folds' arrays are held at a time.
+        waiting = deque(sorted(dict.fromkeys(jobs), key=lambda job: -1 if job.fold is None else job.fold))
+        total = len(waiting)
+        shared: dict[int | None, tuple[Any, SharedArrays]] = {}
+        running: dict[Any, Job] = {}
+        done: dict[Job, Any] = {}
+        faults: list[PkdrayError] = []
+        try:
+            while waiting or running:
+                # One in reserve for each at work, so that nobody idles while the driver looks away.
+                while waiting and len(running) < room_for(team) * (1 if waits else 2):
+                    job = waiting.popleft()
+                    fold = self._fold(job.fold)
+                    if job.fold not in shared:
+                        shared[job.fold] = (ray.put(fold.plan), SharedArrays.put(arrays(fold)))
+                    running[task.remote(*shared[job.fold], job, self._place(fold, job))] = job
+                ready, _ = ray.wait(list(running), num_returns=1)
+                for reference in ready:
+                    job = running.pop(reference)
+                    outcome = ray.get(reference)
+                    if isinstance(outcome, PkdrayError):
+                        faults.append(outcome)
+                        waiting.clear()
+                    else:
+                        done[job] = outcome
+                still = {job.fold for job in [*waiting, *running.values()]}
+                shared = {fold: held for fold, held in shared.items() if fold in still}
+                if on_progress:
+                    on_progress(total - len(waiting) - len(running), total)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=not waits)
+            release_all(self._storage)
+        if faults:
+            raise faults[0]
+        return done
+
+    def _fold(self, fold: int | None) -> _Fold:
+        if fold not in self._folds:
+            plan = self.plan(fold)
+            pool = self._pools(plan)
+            resources = plan.config.resources
+            cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
+            freeze(
+                plan, self._dataset, plan.config.student, plan.prevalent, pool.frozen.resolve(), cpus=cpus, gpus=gpus
+            )
+            self._folds[fold] = _Fold(plan, pool)
+        return self._folds[fold]
+
+    def _place(self, fold: _Fold, job: Job) -> _Place:
+        identity = student_identity(fold.plan, fold.plan.trial_config(json.loads(job.overrides)), job.seed)
+        return _Place(
+            self._folder / identity, fold.pool.tnets.resolve(), fold.pool.frozen.resolve(), self._storage, identity
+        )
+
+    def _search_arrays(self, fold: _Fold) -> dict[str, Any]:
+        return study_arrays(fold.plan, self._dataset, fold.pool)
+
+    def _test_arrays(self, fold: _Fold) -> dict[str, Any]:
+        return split_arrays(fold.plan, self._dataset, fold.plan.prevalent, ["test"])
+
+
+class _Place(NamedTuple):
+    """Where a training finds and leaves files."""
+
+    folder: Path
+    tnets: Path
+    frozen: Path
+    storage: Path
+    name: str
+
+
+def _train(plan: Plan, shared: SharedArrays, job: Job, place: _Place) -> dict[str, Any] | PkdrayError:
+    resources = plan.config.resources
+    try:
+        if resources.workers_per_trial > 1:
+            settings = {"plan": plan, "shared": shared, "job": job, "place": place}
+            found: dict[str, Any] = run_on_workers(
+                _train_worker, settings, team_of(plan), place.storage, f"{FOLDER}-{place.name}"
+            )
+            return found
+        return _train_here(plan, shared, job, place, _device(plan), Workers())
+    except PkdrayError as error:
+        return error
+
+
+def _train_worker(settings: dict[str, Any], workers: Workers, device: str, _report: Report) -> dict[str, Any]:
+    return _train_here(settings["plan"], settings["shared"], settings["job"], settings["place"], device, workers)
+
+
+def _train_here(
+    plan: Plan, shared: SharedArrays, job: Job, place: _Place, device: str, workers: Workers
+) -> dict[str, Any]:
+    return train_one(
+        plan,
+        json.loads(job.overrides),
+        shared.get(),
+        job.seed,
+        place.folder,
+        tnets=place.tnets,
+        frozen=place.frozen,
+        device=device,
+        workers=workers,
+    )
+
+
+def _score(plan: Plan, shared: SharedArrays, job: Job, place: _Place) -> dict[str, float | None] | PkdrayError:
+    try:
+        return score_one(
+            plan,
+            json.loads(job.overrides),
+            shared.get(),
+            job.seed,
+            place.folder,
+            frozen=place.frozen,
+            device=_device(plan),
+        )
+    except PkdrayError as error:
+        return error
+
+
+def _device(plan: Plan) -> str:
+    torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
+    return "cuda" if plan.config.resources.gpus_per_trial else "cpu"
+
+
+def forget(run: Run, used: Sequence[str] = ()) -> None:
+    """Remove the weights of trainings that were not chosen: a few hundred of them would fill a disk."""
+    for path in (run.path / FOLDER).glob("*/*.safetensors"):
+        if path.parent.name not in used:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,78 @@
+"""The test split is opened once: when that was, and for what, is on record before anything is scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pkdray.errors import RunError
+from pkdray.files import write_json
+from pkdray.search.run import Run
+
+EVALUATION, OPENED = "evaluation.json", "test_opened.json"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A record of the evaluation; None where there is none.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise RunError(
+            f"{path} is damaged.", cure="Restore it. Deleting it would forget that the test split was opened."
+        ) from error
+    return found
+
+
+def openings(run: Run) -> list[dict[str, Any]]:
+    """When the test split was opened, and for what; an older pkdray kept that in evaluation.json."""
+    kept = read_json(run.path / OPENED)
+    if kept is not None:
+        return list(kept["openings"])
+    older = read_json(run.path / EVALUATION)
+    if older is None or "request" in older:
+        return []
+    opened = older["test_opened"]
+    return [{"at": opened["at"], "request": None} for _ in range(opened["times"])]
+
+
+def refuse_second_opening(run: Run, asked: Mapping[str, Any], reopen: bool) -> None:
+    """Let only the request that the test split was opened for see it again.
+
+    Raises:
+        RunError: it was opened for another one, and ``reopen`` is not given.
+    """
+    found = openings(run)
+    if not found or found[-1]["request"] == asked or reopen:
+        return
+    before = found[-1]["request"]
+    said = f" for {_asked(before)}; now {_asked(asked)} is asked for" if before else " by an older pkdray"
+    raise RunError(
+        f"The test split of {run.name} was opened on {found[-1]['at']}{said}.",
+        cure="A test split that is opened again is no longer unseen. Do it with --reopen if you must; the number of "
+        "openings is recorded and shown.",
+    )
+
+
+def _asked(request: Mapping[str, Any]) -> str:
+    folds = "" if request["folds"] == [None] else f", {len(request['folds'])} folds"
+    against = f", against {', '.join(request['against'])}" if request["against"] else ""
+    top = f", the best {request['top']}" if request["top"] > 1 else ""
+    return f"trial {request['trial']} with {len(request['seeds'])} seeds{folds}{top}{against}"
+
+
+def record_opening(run: Run, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Record an opening, and say when it was and how many there were; going on with the same request is none."""
+    found = openings(run)
+    if not found or found[-1]["request"] != asked:
+        found.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "request": dict(asked)})
+        write_json(run.path / OPENED, {"openings": found})
+    return {"at": found[-1]["at"], "times": len(found)}

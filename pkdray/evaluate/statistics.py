@@ -1,0 +1,192 @@
+"""Is one method better than another? Paired over seeds and folds, by scipy's and statsmodels' own tests."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+POWER = 0.8
+"""The chance of a verdict that the advice on further seeds aims at, if the difference is what it seems."""
+MOST_SEEDS = 1000
+"""Where more pairs than these would be needed, there is no difference worth finding."""
+RESAMPLES = 9999
+EFFICIENCY = 3 / math.pi
+"""Of Wilcoxon's test against the t-test under normality (Hodges and Lehmann 1956): .955."""
+
+Verdict: TypeAlias = Literal["helped", "hurt", "not enough evidence"]
+
+
+def describe(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation (ddof 1) and 95 % t interval of the mean; None where there is no spread to tell.
+
+    Example:
+        >>> describe([0.70, 0.72, 0.74])["interval"]
+        [0.670317..., 0.769682...]
+    """
+    several = len(values) > 1
+    interval = None
+    if several and np.ptp(values) > 0:
+        low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+        interval = [float(low), float(high)]
+    return {
+        "mean": float(np.mean(values)) if values else None,
+        "std": float(np.std(values, ddof=1)) if several else None,
+        "interval": interval,
+    }
+
+
+def compare_pairs(reference: Sequence[float], method: Sequence[float], mode: str) -> dict[str, Any]:
+    """Is ``method`` better than ``reference``? One comparison, without correction for others.
+
+    * ``difference``: the mean gain, positive is better; ``interval``: its 95 % BCa bootstrap interval
+    * ``tests``: p of Wilcoxon's signed-rank test (exact for up to 50 pairs, with ties for up to 13) and of a paired
+      bootstrap of the mean; two-sided, with ``p_holm`` equal to p until `correct_for_several` sees the others
+    * ``effect_size``: Cohen's d of the paired differences (mean / standard deviation)
+    * ``wins`` and ``ties`` among the ``pairs``
+
+    The verdict is Wilcoxon's: with five or ten pairs the bootstrap finds differences too easily (docs/results.md has
+    the measured rates), so it gives the interval and a second opinion.
+
+    Args:
+        reference: the other method's test scores, one a pair of seed and fold.
+        method: the method's, for the same pairs.
+        mode: ``max`` or ``min``, of the metric.
+
+    Returns:
+        Plain data. Without two pairs, or where all of them are equal, there is no test and the p values are None.
+
+    Raises:
+        ValueError: the lengths differ, or there is no pair.
+
+    Example:
+        >>> said = compare_pairs([0.70, 0.72, 0.71, 0.69, 0.70, 0.73], [0.76, 0.77, 0.78, 0.74, 0.77, 0.76], "max")
+        >>> said["verdict"], said["tests"]["wilcoxon"]["p"]
+        ('helped', 0.03125)
+    """
+    if len(reference) != len(method) or not len(method):
+        raise ValueError(f"{len(reference)} and {len(method)} scores are no pairs.")
+    # Scores are shares or correlations: what differs by less than this is a tie that float arithmetic has blurred.
+    gain = np.round((np.asarray(method, float) - np.asarray(reference, float)) * (1 if mode == "max" else -1), 12)
+    spread = float(np.std(gain, ddof=1)) if len(gain) > 1 else 0.0
+    interval, bootstrap = _bootstrap(gain)
+    wilcoxon = _wilcoxon(gain)
+    return correct_for_several(
+        [
+            {
+                "pairs": len(gain),
+                "difference": float(gain.mean()),
+                "interval": interval,
+                "effect_size": float(gain.mean()) / spread if spread else None,
+                "wins": int((gain > 0).sum()),
+                "ties": int((gain == 0).sum()),
+                "tests": {
+                    "wilcoxon": {"p": wilcoxon, "p_holm": wilcoxon},
+                    "bootstrap": {"p": bootstrap, "p_holm": bootstrap},
+                },
+            }
+        ]
+    )[0]
+
+
+def correct_for_several(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The comparisons with Holm's step-down correction over all of them, and the verdict that remains.
+
+    Raises nobody's p above 1, and keeps their order. ``pairs_needed`` is how many pairs would give a verdict with 80 %
+    chance if the difference is what it seems; None where there is a verdict already, or where more than 1,000 would be
+    needed. It is the t-test's number (statsmodels) over the efficiency of Wilcoxon's test, at the level that
+    Bonferroni leaves to one of so many comparisons.
+
+    Source:
+        Holm (1979), "A simple sequentially rejective multiple test procedure".
+
+    Example:
+        >>> one = compare_pairs([0.70, 0.72, 0.71, 0.69, 0.70, 0.73], [0.76, 0.77, 0.78, 0.74, 0.77, 0.76], "max")
+        >>> [said["tests"]["wilcoxon"]["p_holm"] for said in correct_for_several([one, one])]
+        [0.0625, 0.0625]
+    """
+    corrected = [{**one, "tests": {name: dict(test) for name, test in one["tests"].items()}} for one in comparisons]
+    for name in ("wilcoxon", "bootstrap"):
+        tests = [one["tests"][name] for one in corrected if one["tests"][name]["p"] is not None]
+        for test, value in zip(tests, holm([test["p"] for test in tests]), strict=True):
+            test["p_holm"] = value
+    family = sum(one["tests"]["wilcoxon"]["p"] is not None for one in corrected)
+    for one in corrected:
+        one["verdict"] = _verdict(one)
+        one["pairs_needed"] = _pairs_needed(one, max(1, family)) if one["verdict"] == "not enough evidence" else None
+    return corrected
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction of a family of p values, in their order.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    if not p_values:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(value) for value in multipletests(list(p_values), method="holm")[1]]
+
+
+def fewest_pairs(comparisons: int = 1) -> int:
+    """How many pairs Wilcoxon's exact test needs to reach 5 % at all, in a family of so many comparisons.
+
+    If the method wins all n pairs, p is 2 / 2^n.
+
+    Example:
+        >>> fewest_pairs(), fewest_pairs(4)
+        (6, 8)
+    """
+    return math.ceil(math.log2(2 * comparisons / (1 - CONFIDENCE)))
+
+
+def _verdict(one: dict[str, Any]) -> Verdict:
+    p = one["tests"]["wilcoxon"]["p_holm"]
+    if p is None or p >= 1 - CONFIDENCE:
+        return "not enough evidence"
+    return "helped" if one["difference"] > 0 else "hurt"
+
+
+def _wilcoxon(gain: np.ndarray) -> float | None:
+    if len(gain) < 2 or not gain.any():
+        return None
+    with warnings.catch_warnings():
+        # Ties and zeros above 13 pairs: scipy falls back to the normal approximation, and says so.
+        warnings.simplefilter("ignore", UserWarning)
+        return float(stats.wilcoxon(gain).pvalue)
+
+
+def _bootstrap(gain: np.ndarray) -> tuple[list[float] | None, float | None]:
+    """The BCa interval of the mean, and twice the smaller share of resampled means beyond 0 (counting the sample)."""
+    if len(gain) < 3 or np.ptp(gain) == 0:
+        return None, None
+    found = stats.bootstrap(
+        (gain,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0)
+    )
+    means = found.bootstrap_distribution
+    beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+    return (interval if np.isfinite(interval).all() else None), min(1.0, 2 * (beyond + 1) / (RESAMPLES + 1))
+
+
+def _pairs_needed(one: dict[str, Any], family: int) -> int | None:
+    effect = abs(one["effect_size"] or 0.0)
+    level = (1 - CONFIDENCE) / family
+    from statsmodels.stats.power import TTestPower
+
+    power = TTestPower()
+    most = MOST_SEEDS * EFFICIENCY
+    if effect == 0 or power.power(effect, most, level) < POWER:
+        return None
+    few = max(2, fewest_pairs(family), one["pairs"] + 1)
+    if power.power(effect, few * EFFICIENCY, level) >= POWER:
+        return few
+    return max(few, math.ceil(power.solve_power(effect, alpha=level, power=POWER) / EFFICIENCY))
