@@ -16,7 +16,7 @@ from pkdray.config import Config
 from pkdray.data.dataset import Dataset
 from pkdray.data.importers.build import make_plan as plan_import
 from pkdray.data.importers.build import media_options, run_import, scan_for
-from pkdray.evaluate import _exported
+from pkdray.evaluate.evaluation import _exported
 from pkdray.export import export_student, student
 from pkdray.search.results import write_best
 from pkdray.search.run import Run, sampler_for
@@ -64,7 +64,7 @@ def test_a_recording_is_answered_as_its_sample_in_the_dataset_was(
     ledger.complete(trial.number, 0.5, {})
 
     write_best(run, plan, filmed, 0)
-    scored = _exported(run, plan, filmed, 0)
+    scored, _ = _exported(run, plan, filmed, 0)
     assert set(scored) == {"validation", "test"}
 
     def no_graphs(folder: Path, *_: object) -> None:

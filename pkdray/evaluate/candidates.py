@@ -79,7 +79,7 @@ def other_method(run: Run, plan: Plan, ledger: Ledger, name: str) -> Contender:
             what = described(plan, overrides, f"trial {trial.number}")
             return Contender(name, [Candidate(overrides, what, trial.number, trial.value)])
     overrides = {"method.name": name}
-    return Contender(name, _tuned(plan, [("its defaults", overrides)], described(plan, overrides, "not searched")))
+    return Contender(name, _tuned(plan, [("its defaults", overrides)], described(plan, overrides)))
 
 
 def check_methods(names: Iterable[str], plan: Plan) -> list[str]:
@@ -110,15 +110,12 @@ def ranked(ledger: Ledger, plan: Plan) -> list[Any]:
     return sorted(complete, key=lambda trial: (sign * trial.value, trial.number))
 
 
-def described(plan: Plan, overrides: Mapping[str, Any], where: str) -> str:
-    """A student in words.
-
-    Example: ``fou, pkdot with a frozen T-Net (trial 7)``.
-    """
+def described(plan: Plan, overrides: Mapping[str, Any], where: str | None = None) -> str:
+    """A student in words, such as ``fou, pkdot with a frozen T-Net (trial 7)``."""
     config = plan.trial_config(dict(overrides))
     tnet = config.student.tnet.training
     beside = f" with a {tnet} T-Net" if tnet != "none" else ""
-    return f"{', '.join(plan.prevalent)}, {config.method.name}{beside} ({where})"
+    return f"{', '.join(plan.prevalent)}, {config.method.name}{beside}" + (f" ({where})" if where else "")
 
 
 def _tuned(plan: Plan, places: Sequence[tuple[str, Mapping[str, Any]]], what: str) -> list[Candidate]:

@@ -132,13 +132,15 @@ def evaluate_run(
     same = [name for name in against if tuned[name].overrides == student.overrides]
     methods |= {name: tuned[name] for name in against if name not in same}
 
-    times = record_opening(run, asked)
     jobs = [
         job
         for one in methods.values()
         for job in (Job.of(one.overrides, fold, seed) for fold, seed in places)
         if "validation" in trained[job]
     ]
+    # An earlier evaluation has removed the weights of those whom it did not choose.
+    trainer.train(jobs, told("training"), weights=True)
+    times = record_opening(run, asked)
     tested = trainer.score(jobs, told("scoring on the test split"))
     about: dict[str, Any] = {}
     for key, one in methods.items():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from pkdray.errors import PkdrayError
 from pkdray.evaluate.trainings import score_one, train_one
 from pkdray.search.run import Run
 from pkdray.search.sweep import TRAIN, room_for, study_arrays, team_of
+from pkdray.search.trial import BEST
 from pkdray.training.distributed import Team, release_all, run_on_workers
 from pkdray.training.inputs import split_arrays
 from pkdray.training.loop import Report
@@ -84,13 +86,15 @@ class Trainer:
         """The teachers of a fold."""
         return self._fold(fold).pool
 
-    def train(self, jobs: Iterable[Job], on_progress: OnProgress | None = None) -> dict[Job, dict[str, Any]]:
-        """Train every job that is not trained yet.
+    def train(
+        self, jobs: Iterable[Job], on_progress: OnProgress | None = None, *, weights: bool = False
+    ) -> dict[Job, dict[str, Any]]:
+        """Train every job that is not trained yet; with ``weights`` also those that have lost theirs unscored.
 
         Raises:
             PkdrayError: a training could not be done; those that are finished are kept.
         """
-        return self._all(jobs, _train, self._search_arrays, on_progress)
+        return self._all(jobs, partial(_train, weights=weights), self._search_arrays, on_progress, nested=True)
 
     def score(self, jobs: Iterable[Job], on_progress: OnProgress | None = None) -> dict[Job, dict[str, float | None]]:
         """Score trained jobs on the test split of their fold.
@@ -98,7 +102,7 @@ class Trainer:
         Raises:
             PkdrayError: a student could not be scored; those that were are kept.
         """
-        return self._all(jobs, _score, self._test_arrays, on_progress)
+        return self._all(jobs, _score, self._test_arrays, on_progress, nested=False)
 
     def _all(
         self,
@@ -106,17 +110,19 @@ class Trainer:
         work: Callable[..., Any],
         arrays: Callable[[_Fold], dict[str, Any]],
         on_progress: OnProgress | None,
+        *,
+        nested: bool,
     ) -> dict[Job, Any]:
         import ray
 
         resources = self._plan.config.resources
         # Who only waits for workers takes nothing, or they would wait for it.
-        waits = resources.workers_per_trial > 1 and work is _train
+        waits = resources.workers_per_trial > 1 and nested
         task = ray.remote(
             num_cpus=0 if waits else resources.cpus_per_trial,
             num_gpus=0 if waits else resources.gpus_per_trial,
             max_retries=resources.max_failures,
-        )(work)
+        )(_work)
         team = team_of(self._plan) if waits else Team(1, resources.cpus_per_trial, resources.gpus_per_trial, 0)
         # A fold's jobs stand together, so that few folds' arrays are held at a time.
         waiting = deque(sorted(dict.fromkeys(jobs), key=lambda job: -1 if job.fold is None else job.fold))
@@ -133,7 +139,7 @@ class Trainer:
                     fold = self._fold(job.fold)
                     if job.fold not in shared:
                         shared[job.fold] = (ray.put(fold.plan), SharedArrays.put(arrays(fold)))
-                    running[task.remote(*shared[job.fold], job, self._place(fold, job))] = job
+                    running[task.remote(work, *shared[job.fold], job, self._place(fold, job))] = job
                 ready, _ = ray.wait(list(running), num_returns=1)
                 for reference in ready:
                     job = running.pop(reference)
@@ -190,26 +196,38 @@ class _Place(NamedTuple):
     name: str
 
 
-def _train(plan: Plan, shared: SharedArrays, job: Job, place: _Place) -> dict[str, Any] | PkdrayError:
-    resources = plan.config.resources
+def _work(work: Callable[..., Any], plan: Plan, shared: SharedArrays, job: Job, place: _Place) -> Any:
+    """What Ray runs: the outcome, or the error that the user can mend."""
     try:
-        if resources.workers_per_trial > 1:
-            settings = {"plan": plan, "shared": shared, "job": job, "place": place}
-            found: dict[str, Any] = run_on_workers(
-                _train_worker, settings, team_of(plan), place.storage, f"{FOLDER}-{place.name}"
-            )
-            return found
-        return _train_here(plan, shared, job, place, _device(plan), Workers())
+        return work(plan, shared, job, place)
     except PkdrayError as error:
         return error
 
 
+def _train(plan: Plan, shared: SharedArrays, job: Job, place: _Place, *, weights: bool) -> dict[str, Any]:
+    if plan.config.resources.workers_per_trial == 1:
+        return _train_here(plan, shared, job, place, _device(plan), Workers(), weights)
+    settings = {"plan": plan, "shared": shared, "job": job, "place": place, "weights": weights}
+    found: dict[str, Any] = run_on_workers(
+        _train_worker, settings, team_of(plan), place.storage, f"{FOLDER}-{place.name}"
+    )
+    return found
+
+
 def _train_worker(settings: dict[str, Any], workers: Workers, device: str, _report: Report) -> dict[str, Any]:
-    return _train_here(settings["plan"], settings["shared"], settings["job"], settings["place"], device, workers)
+    return _train_here(
+        settings["plan"],
+        settings["shared"],
+        settings["job"],
+        settings["place"],
+        device,
+        workers,
+        settings["weights"],
+    )
 
 
 def _train_here(
-    plan: Plan, shared: SharedArrays, job: Job, place: _Place, device: str, workers: Workers
+    plan: Plan, shared: SharedArrays, job: Job, place: _Place, device: str, workers: Workers, weights: bool
 ) -> dict[str, Any]:
     return train_one(
         plan,
@@ -221,22 +239,13 @@ def _train_here(
         frozen=place.frozen,
         device=device,
         workers=workers,
+        weights=weights,
     )
 
 
-def _score(plan: Plan, shared: SharedArrays, job: Job, place: _Place) -> dict[str, float | None] | PkdrayError:
-    try:
-        return score_one(
-            plan,
-            json.loads(job.overrides),
-            shared.get(),
-            job.seed,
-            place.folder,
-            frozen=place.frozen,
-            device=_device(plan),
-        )
-    except PkdrayError as error:
-        return error
+def _score(plan: Plan, shared: SharedArrays, job: Job, place: _Place) -> dict[str, float | None]:
+    overrides = json.loads(job.overrides)
+    return score_one(plan, overrides, shared.get(), job.seed, place.folder, frozen=place.frozen, device=_device(plan))
 
 
 def _device(plan: Plan) -> str:
@@ -244,8 +253,7 @@ def _device(plan: Plan) -> str:
     return "cuda" if plan.config.resources.gpus_per_trial else "cpu"
 
 
-def forget(run: Run, used: Sequence[str] = ()) -> None:
+def forget(run: Run) -> None:
     """Remove the weights of trainings that were not chosen: a few hundred of them would fill a disk."""
-    for path in (run.path / FOLDER).glob("*/*.safetensors"):
-        if path.parent.name not in used:
-            path.unlink(missing_ok=True)
+    for path in (run.path / FOLDER).glob(f"*/{BEST}"):
+        path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pkdray.data.dataset import Dataset
 from pkdray.errors import RunError
 from pkdray.evaluate.candidates import Candidate, Contender
 from pkdray.evaluate.on_ray import Trainer
-from pkdray.evaluate.statistics import compare_pairs, correct_for_several, describe
+from pkdray.evaluate.statistics import compare_pairs, correct_for_several, describe, pairs_needed
 from pkdray.training.inputs import labelled_rows
 from pkdray.training.metrics import evaluate as evaluate_metrics
 from pkdray.training.plan import Plan
@@ -88,7 +88,9 @@ def compare_all(about: Mapping[str, Any], *, against: Sequence[str], mode: str) 
         if both:
             reference, own = ([scores[key][place] for place in both] for key in (other, method))
             found.append({"method": method, "against": other, **compare_pairs(reference, own, mode)})
-    return correct_for_several(found)
+    corrected = correct_for_several(found)
+    family = max(1, sum(one["tests"]["wilcoxon"]["p"] is not None for one in corrected))
+    return [{**one, "pairs_needed": pairs_needed(one, family)} for one in corrected]
 
 
 def by_place(row: Mapping[str, Any]) -> dict[tuple[int | None, int | None], float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 CONFIDENCE = 0.95
 POWER = 0.8
 """The chance of a verdict that the advice on further seeds aims at, if the difference is what it seems."""
-MOST_SEEDS = 1000
+MOST_PAIRS = 1000
 """Where more pairs than these would be needed, there is no difference worth finding."""
 RESAMPLES = 9999
 EFFICIENCY = 3 / math.pi
@@ -76,31 +77,25 @@ def compare_pairs(reference: Sequence[float], method: Sequence[float], mode: str
     spread = float(np.std(gain, ddof=1)) if len(gain) > 1 else 0.0
     interval, bootstrap = _bootstrap(gain)
     wilcoxon = _wilcoxon(gain)
-    return correct_for_several(
-        [
-            {
-                "pairs": len(gain),
-                "difference": float(gain.mean()),
-                "interval": interval,
-                "effect_size": float(gain.mean()) / spread if spread else None,
-                "wins": int((gain > 0).sum()),
-                "ties": int((gain == 0).sum()),
-                "tests": {
-                    "wilcoxon": {"p": wilcoxon, "p_holm": wilcoxon},
-                    "bootstrap": {"p": bootstrap, "p_holm": bootstrap},
-                },
-            }
-        ]
-    )[0]
+    said = {
+        "pairs": len(gain),
+        "difference": float(gain.mean()),
+        "interval": interval,
+        "effect_size": float(gain.mean()) / spread if spread else None,
+        "wins": int((gain > 0).sum()),
+        "ties": int((gain == 0).sum()),
+        "tests": {
+            "wilcoxon": {"p": wilcoxon, "p_holm": wilcoxon},
+            "bootstrap": {"p": bootstrap, "p_holm": bootstrap},
+        },
+    }
+    return {**said, "verdict": _verdict(said)}
 
 
 def correct_for_several(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The comparisons with Holm's step-down correction over all of them, and the verdict that remains.
 
-    Raises nobody's p above 1, and keeps their order. ``pairs_needed`` is how many pairs would give a verdict with 80 %
-    chance if the difference is what it seems; None where there is a verdict already, or where more than 1,000 would be
-    needed. It is the t-test's number (statsmodels) over the efficiency of Wilcoxon's test, at the level that
-    Bonferroni leaves to one of so many comparisons.
+    Raises no p above 1, and keeps their order.
 
     Source:
         Holm (1979), "A simple sequentially rejective multiple test procedure".
@@ -115,11 +110,36 @@ def correct_for_several(comparisons: Sequence[dict[str, Any]]) -> list[dict[str,
         tests = [one["tests"][name] for one in corrected if one["tests"][name]["p"] is not None]
         for test, value in zip(tests, holm([test["p"] for test in tests]), strict=True):
             test["p_holm"] = value
-    family = sum(one["tests"]["wilcoxon"]["p"] is not None for one in corrected)
     for one in corrected:
         one["verdict"] = _verdict(one)
-        one["pairs_needed"] = _pairs_needed(one, max(1, family)) if one["verdict"] == "not enough evidence" else None
     return corrected
+
+
+def pairs_needed(comparison: Mapping[str, Any], comparisons: int = 1) -> int | None:
+    """How many pairs would give a verdict with 80 % chance, if the difference is what it seems.
+
+    The t-test's number (statsmodels) over the efficiency of Wilcoxon's test, at the level that Bonferroni leaves to
+    one of so many ``comparisons``. None where there is a verdict already, or more than 1,000 would be needed.
+
+    Example:
+        >>> pairs_needed(compare_pairs([0.70, 0.72, 0.71, 0.70, 0.73], [0.71, 0.725, 0.70, 0.72, 0.735], "max"))
+        29
+    """
+    effect = abs(comparison["effect_size"] or 0.0)
+    if comparison["verdict"] != "not enough evidence" or effect == 0:
+        return None
+    from statsmodels.stats.power import TTestPower
+
+    level, test = (1 - CONFIDENCE) / comparisons, TTestPower()
+
+    def power(pairs: int) -> float:
+        # NaN: so far beyond any doubt that the non-central t distribution cannot be computed.
+        return float(np.nan_to_num(test.power(effect, pairs * EFFICIENCY, level), nan=1.0))
+
+    # Not the library's own solver, which gives up (NaN) at large effects.
+    choices = range(max(fewest_pairs(comparisons), comparison["pairs"] + 1), MOST_PAIRS + 1)
+    place = bisect_left(choices, POWER, key=power)
+    return choices[place] if place < len(choices) else None
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -175,18 +195,3 @@ def _bootstrap(gain: np.ndarray) -> tuple[list[float] | None, float | None]:
     beyond = min(int((means <= 0).sum()), int((means >= 0).sum()))
     interval = [float(found.confidence_interval.low), float(found.confidence_interval.high)]
     return (interval if np.isfinite(interval).all() else None), min(1.0, 2 * (beyond + 1) / (RESAMPLES + 1))
-
-
-def _pairs_needed(one: dict[str, Any], family: int) -> int | None:
-    effect = abs(one["effect_size"] or 0.0)
-    level = (1 - CONFIDENCE) / family
-    from statsmodels.stats.power import TTestPower
-
-    power = TTestPower()
-    most = MOST_SEEDS * EFFICIENCY
-    if effect == 0 or power.power(effect, most, level) < POWER:
-        return None
-    few = max(2, fewest_pairs(family), one["pairs"] + 1)
-    if power.power(effect, few * EFFICIENCY, level) >= POWER:
-        return few
-    return max(few, math.ceil(power.solve_power(effect, alpha=level, power=POWER) / EFFICIENCY))

@@ -36,6 +36,7 @@ def train_one(
     frozen: Path | None = None,
     device: str = "cpu",
     workers: Workers | None = None,
+    weights: bool = True,
 ) -> dict[str, Any]:
     """Train one configuration with one seed; the epoch is chosen on validation. The test split is not looked at.
 
@@ -51,6 +52,7 @@ def train_one(
         frozen: where the steps of frozen backbones are kept.
         device: torch's name of the device.
         workers: this process's place among data-parallel workers, each of whom calls this; the first writes.
+        weights: whether a training whose weights are gone is done again: they are needed until it is scored.
 
     Returns:
         ``validation`` (metrics), ``epoch`` (the best), ``epochs``, ``seconds``, ``node``, ``device``; or ``failed``,
@@ -63,7 +65,7 @@ def train_one(
     workers = workers or Workers()
     config = plan.trial_config(dict(overrides))
     identity = student_identity(plan, config, seed)
-    found = workers.agree(_known(folder, identity))
+    found = workers.agree(_known(folder, identity, weights=weights))
     if found is not None:
         return dict(found)
     about: dict[str, Any] = {"identity": identity, "node": platform.node(), "device": device}
@@ -142,12 +144,12 @@ def score_one(
     return said
 
 
-def _known(folder: Path, identity: str) -> dict[str, Any] | None:
-    """What a finished training left; None where its weights are gone before it was tested."""
+def _known(folder: Path, identity: str, *, weights: bool) -> dict[str, Any] | None:
+    """What a finished training left; None where it has no weights any more and they are asked for."""
     found = _read(folder / TRAINED, identity)
-    if found is None or "failed" in found or (folder / BEST).exists() or _read(folder / TESTED, identity) is not None:
+    if found is None or "failed" in found or not weights:
         return found
-    return None
+    return found if (folder / BEST).exists() or _read(folder / TESTED, identity) is not None else None
 
 
 def _read(path: Path, identity: str) -> dict[str, Any] | None:

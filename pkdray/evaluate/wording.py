@@ -8,7 +8,7 @@ from typing import Any
 
 from pkdray.data.dataset import Dataset
 from pkdray.evaluate.rows import by_place
-from pkdray.evaluate.statistics import MOST_SEEDS, compare_pairs, fewest_pairs
+from pkdray.evaluate.statistics import MOST_PAIRS, compare_pairs, fewest_pairs
 from pkdray.training.plan import Plan
 
 
@@ -45,7 +45,8 @@ def _verdict(comparison: Mapping[str, Any], methods: Mapping[str, Any]) -> str:
     if comparison["against"] != "lower_bound":
         return f"{method.capitalize()} is {'better' if verdict == 'helped' else 'worse'}"
     what = "Distillation" if methods[method]["method"] != "supervised" else "The T-Net"
-    return f"{what} {verdict}" + ("" if method == "student" else f" with {method}")
+    outcome = "helped" if verdict == "helped" else "did not help, it hurt"
+    return what + ("" if method == "student" else f" with {method}") + f" {outcome}"
 
 
 def _named(method: str) -> str:
@@ -62,7 +63,7 @@ def _more(comparison: Mapping[str, Any], folds: int) -> str:
             f" There is no test of so few or equal pairs: {least} seeds are the least." if comparison["pairs"] else ""
         )
     if comparison["pairs_needed"] is None:
-        return f" Even {MOST_SEEDS:,} pairs would hardly settle it: if there is a difference, it is tiny."
+        return f" Even {MOST_PAIRS:,} pairs would hardly settle it: if there is a difference, it is tiny."
     more = math.ceil((comparison["pairs_needed"] - comparison["pairs"]) / folds)
     return f" About {more} more seed{'' if more == 1 else 's'} would settle it, if the difference is what it seems."
 
@@ -93,6 +94,9 @@ def notes(
             "choice, so these folds flatter it a little."
         )
         said.append(_over_folds(methods, plan.metric.mode, len(folds)))
+    bare = [row["method"] for name, row in methods.items() if name != "lower_bound"]
+    if "T-Net" in methods["student"]["what"] and "supervised" not in bare:
+        said.append("The student has a T-Net; --against supervised tells how much of the gain is the T-Net's.")
     said.append("A teacher is trained once a fold; its own training chance is in no interval.")
     for name in same:
         said.append(f"{name} is no row of its own: its best trial is the student (trial {student}).")
