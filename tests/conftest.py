@@ -55,13 +55,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if "local_ray" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("ray"):
-            raise pytest.UsageError(f"{item.nodeid} uses local_ray and lacks the marker ray.")
     if hasattr(config, "workerinput"):
         from sharing import order
 
         order(items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "local_ray" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("ray"):
+        pytest.fail("It uses local_ray and lacks the marker ray, which decides who runs it.", pytrace=False)
 
 
 @pytest.fixture
