@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed-by-make
 # One thread a process: trials and tests run side by side.
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
+# Processes that share the tests; 0 runs them in one, as for --pdb.
+TEST_WORKERS ?= 2
 
 .PHONY: setup demo test test-fast lint format lock clean
 
@@ -22,10 +24,10 @@ demo: $(STAMP)
 	$(BIN)/pkdray demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_WORKERS)
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not slow"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

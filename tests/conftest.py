@@ -15,11 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import Said
+from hypothesis import settings
 
 from pkdray.data.dataset import Dataset, DatasetInfo, Modality, write_dataset
 
 if TYPE_CHECKING:
     from pkdray.training.plan import Plan
+
+# Whoever shares two cores may wait for longer than hypothesis would have an example take.
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
 
 CHANNELS = {"face": 5, "voice": 7, "heart": 3}
 FRAMES = 6
@@ -40,6 +45,25 @@ SMALL: dict[str, Any] = {
     "method": {"name": "pkdot", "top_k": 5},
     "training": {"epochs": 3, "batch_size": 16, "learning_rate": 0.02},
 }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from sharing import FromBothEnds
+
+    return FromBothEnds(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from sharing import order
+
+        order(items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "local_ray" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("ray"):
+        pytest.fail("It uses local_ray and lacks the marker ray, which decides who runs it.", pytrace=False)
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ file as a script), once, and the tests look at what it wrote.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import json
 import math
 import os
@@ -265,7 +267,7 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024}
 
 
 def compiled(batch, k, capability, complete):
-    """The kernel as it is started for these sizes, compiled for a GPU that need not be there, and what ptxas says."""
+    """The kernel as it is started for these sizes, compiled for a GPU not there; registers; bytes spilled."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -278,29 +280,18 @@ def compiled(batch, k, capability, complete):
     types = dict.fromkeys(("n", "m", "k", "self_steps", "max_iter"), "i32") | {"tol": "fp32", "iterations": "*i64"}
     signature = {name: "constexpr" if name in constants else types.get(name, "*fp32") for name in solve_lane.arg_names}
     aligned = {(solve_lane.arg_names.index("scratch"),): [["tt.divisibility", 16]]}
-    kernel = triton.compile(
-        ASTSource(solve_lane, signature, constexprs=constants, attrs=aligned),
-        target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": size.warps, "num_stages": 1},
-    )
-    return kernel, assembled(kernel.asm["ptx"])
-
-
-def assembled(ptx):
-    """Registers and bytes spilled, from the ptxas that comes with Triton."""
-    from triton import knobs
-
-    architecture = re.search(r"\.target (\w+)", ptx)[1]
-    done = subprocess.run(
-        [knobs.nvidia.ptxas.path, "-v", f"--gpu-name={architecture}", "-o", os.devnull, "/dev/stdin"],
-        input=ptx, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    registers = int(re.search(r"Used (\d+) registers", done.stderr)[1])
-    return registers, int(re.search(r"(\d+) bytes spill stores", done.stderr)[1])
+    with contextlib.redirect_stdout(io.StringIO()) as log:
+        kernel = triton.compile(
+            ASTSource(solve_lane, signature, constexprs=constants, attrs=aligned),
+            target=GPUTarget("cuda", capability, 32),
+            options={"num_warps": size.warps, "num_stages": 1},
+        )
+    registers = int(re.search(r"Used (\d+) registers", log.getvalue())[1])
+    return kernel, registers, int(re.search(r"(\d+) bytes spill stores", log.getvalue())[1])
 
 
 def check_compiled(batch, k, capability, complete):
-    kernel, (registers, spilled) = compiled(batch, k, capability, complete)
+    kernel, registers, spilled = compiled(batch, k, capability, complete)
     assert kernel.metadata.shared <= SHARED[capability]
     # The iteration itself fits; what spills lies in the products of clouds of 512 points and more.
     assert registers <= 255
@@ -310,9 +301,10 @@ def check_compiled(batch, k, capability, complete):
 
 @pytest.fixture
 def _fresh(tmp_path, monkeypatch):
-    """A cache of its own, so that a test compiles indeed."""
+    """A cache of its own, so that a test compiles indeed; and Triton prints what its ptxas says."""
     triton = pytest.importorskip("triton")
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    monkeypatch.setattr(triton.knobs.nvidia, "dump_ptxas_log", True)
 
 
 @pytest.mark.usefixtures("_fresh")

@@ -218,9 +218,11 @@ def test_ctrl_c_stops_a_sweep_at_once_and_says_how_to_go_on(home: Home, pools: P
 
 
 def test_a_start_that_is_interrupted_and_then_killed_before_any_trial_is_resumed(home: Home) -> None:
+    # One teacher to train, and trials that are over soon: it is about what happens before them.
+    few = ("--trials", "2", "--set", "teachers.pool=[{name: joint}]", "--set", "training.epochs=11")
     with (
         terminal() as (keyboard, own),
-        home.started("sweep", "space.yaml", "--name", "k", "--trials", "2", **own) as process,
+        home.started("sweep", "space.yaml", "--name", "k", *few, **own) as process,
     ):
         until((home.run / "run.yaml").exists, process)
         until(Run(home.run).is_active, process)
