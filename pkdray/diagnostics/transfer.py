@@ -147,7 +147,8 @@ def _sentence(
         lowest = [
             f"{kind} '{row['group']}' (open for {_percent(row['gate_open'])})"
             for kind, table in tables.items()
-            if table["gate_open"].nunique() > 1
+            # A group of one row is a row: which of them was never taught says nothing of the others.
+            if table["gate_open"].nunique() > 1 and table["samples"].sum() >= 2 * len(table)
             for row in [table.iloc[int(np.nanargmin(table["gate_open"]))]]
         ]
         if lowest:

@@ -13,7 +13,7 @@ from pkdray.training.plan import Plan
 
 
 def complete_trial(run: Run, plan: Plan, number: int) -> tuple[Config, dict[str, Any]]:
-    """The config of a complete trial, and what it reported at its end.
+    """The config of a complete trial, and what it reported at its end, its ``value`` included.
 
     Raises:
         RunError: there is no such trial, or it did not run to its end.
@@ -29,4 +29,4 @@ def complete_trial(run: Run, plan: Plan, number: int) -> tuple[Config, dict[str,
             f"Trial {number} of {run.name} is {trials[number].state.name.lower()}, not complete.",
             cure="Choose one of those that ran to their end: `pkdray show` lists the best.",
         )
-    return plan.trial_config(trial_overrides(run, ledger, number)), summary(trials[number])
+    return plan.trial_config(trial_overrides(run, ledger, number)), {**summary(trials[number]), "value": trials[number].value}

@@ -47,7 +47,7 @@ def trained(tmp_path: Path, plan: Callable[..., Plan]) -> Callable[..., Trained]
         ledger = run.ledger()
         number = ledger.ask(sampler_for(made.config)).number
         summary = run_trial(made, {}, study_arrays(made, dataset, pool), run.trial(number), tnets=pool.tnets)
-        ledger.complete(number, summary["value"], summary)
+        ledger.complete(number, summary.pop("value"), summary)
         return Trained(run, made, dataset, pool)
 
     return make

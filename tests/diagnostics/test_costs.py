@@ -53,7 +53,7 @@ def test_teachers_students_and_the_bound_stand_beside_what_they_are_worth(small_
 def test_the_same_network_is_measured_once(tnet, small_dataset, trained, monkeypatch):
     made = trained(small_dataset("regression", "frames"), {"student.tnet.training": tnet})
     ledger = made.run.ledger()
-    ledger.complete(ledger.ask(sampler_for(made.plan.config)).number, 0.25, {"value": 0.25, "epochs": 1})
+    ledger.complete(ledger.ask(sampler_for(made.plan.config)).number, 0.25, {"epochs": 1})
     timed: list[str] = []
 
     def latency(plan, config):

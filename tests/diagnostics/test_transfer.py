@@ -96,7 +96,7 @@ def test_frames_are_rows_and_those_without_a_label_are_none(missing, small_datas
 
 def test_shares_by_teacher_class_and_subject_are_those_of_a_count_row_by_row(small_dataset, trained):
     dataset = small_dataset()
-    theta, pool = 0.3, ["heart", "voice"]
+    theta, pool = 0.7, ["heart", "voice"]
     made = trained(
         dataset,
         {
@@ -145,7 +145,7 @@ def test_shares_by_teacher_class_and_subject_are_those_of_a_count_row_by_row(sma
             for name in pool:
                 assert row[name] == pytest.approx((part["teacher"] == name).mean(), abs=1e-12)
     lowest = found.by_class.loc[found.by_class["gate_open"].idxmin(), "group"]
-    assert f"The gate (theta 0.3) left {100 * counted['open'].mean():.1f}".removesuffix(".0") in found.sentence
+    assert f"The gate (theta 0.7) left {100 * counted['open'].mean():.1f}".removesuffix(".0") in found.sentence
     assert f"closed most often for class '{lowest}'" in found.sentence
 
 
