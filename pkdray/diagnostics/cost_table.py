@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.utils.benchmark import Timer
 
 from pkdray.config import Config
+from pkdray.diagnostics.evaluations import evaluation_of
 from pkdray.diagnostics.trials import complete_trial
 from pkdray.errors import RunError
-from pkdray.evaluate import read_evaluation
 from pkdray.models.backbones import align_frames
+from pkdray.models.cost import Cost, cost
 from pkdray.models.weights import no_pretrained_weights
 from pkdray.profile import profile, student_cost
 from pkdray.search.run import Run
+from pkdray.training.bundles import Architecture
 from pkdray.training.plan import Member, Plan
 from pkdray.training.students import fresh_student
 from pkdray.training.teachers import build_adapters, build_teacher
@@ -82,6 +84,28 @@ def student_latency(plan: Plan, config: Config) -> float:
     return _latency(lambda: student(inputs))
 
 
+def architecture_cost(architecture: Architecture) -> Cost:
+    """What a student's network costs for one sample, from its folder's config.yaml alone."""
+    with torch.device("meta"), torch.no_grad(), no_pretrained_weights():
+        return cost(architecture.build(), _zeros(architecture))
+
+
+def architecture_latency(architecture: Architecture) -> float:
+    """Median milliseconds of one sample through a student's network, on this machine's CPU, in one thread."""
+    with no_pretrained_weights():
+        student = architecture.build().eval()
+    inputs = _zeros(architecture)
+    return _latency(lambda: student(inputs))
+
+
+def _zeros(architecture: Architecture) -> dict[str, Tensor]:
+    # Of three axes and more, images alone have three channels (`data.info.Modality`).
+    return {
+        name: torch.zeros(1, *shape, dtype=torch.uint8 if len(shape) > 2 and shape[-1] == 3 else torch.float32)
+        for name, shape in architecture.shapes.items()
+    }
+
+
 def _row(who: str, trial: int | None, measured: _Measured, value: float) -> dict[str, Any]:
     return {"who": who, "trial": trial, **vars(measured), "value": value}
 
@@ -133,7 +157,7 @@ def _latency(forward: Callable[[], object]) -> float:
 
 def _lower_bound(run: Run) -> float:
     try:
-        evaluation = read_evaluation(run)
+        evaluation = evaluation_of(run)
     except RunError:
         # What the bound is worth is one cell of the table; `evaluate` says what is wrong with its file.
         return float("nan")

@@ -29,4 +29,7 @@ def complete_trial(run: Run, plan: Plan, number: int) -> tuple[Config, dict[str,
             f"Trial {number} of {run.name} is {trials[number].state.name.lower()}, not complete.",
             cure="Choose one of those that ran to their end: `pkdray show` lists the best.",
         )
-    return plan.trial_config(trial_overrides(run, ledger, number)), {**summary(trials[number]), "value": trials[number].value}
+    return plan.trial_config(trial_overrides(run, ledger, number)), {
+        **summary(trials[number]),
+        "value": trials[number].value,
+    }
