@@ -33,11 +33,11 @@ class RunSummary:
         fold: that the search ran on; None for the split column.
         metric: the study's; ``mode`` is ``max`` or ``min``.
         mode: of the metric.
-        method: of the best trial; None while no trial is complete.
-        trial: the best trial's number.
+        method: of ``trial``; None while no trial is complete.
+        trial: the evaluated student's, or the best of the search.
         trials: how many are ``planned``, ``complete``, ``pruned`` and ``failed``.
         validation: the best trial's value.
-        parameters: of the best student, and ``macs`` of one sample; None before there is one.
+        parameters: of the trial's student, and ``macs`` of one sample; None before there is one.
         macs: multiply-accumulates.
         outdated: an older pkdray evaluated it.
         folds: of the evaluation.
@@ -77,9 +77,12 @@ def summarise(run: Run, name: str | None = None) -> RunSummary:
     counts, best = ledger.counts(), ledger.best()
     evaluation = evaluation_of(run)
     said = evaluation or {}
+    # Which of the best trials' students is the one, an evaluation decides.
+    number = said.get("trial", best.number if best else None)
+    about = summary(ledger.trials()[number]) if number is not None else {}
     metric = run.config.search.metric or ""
     student = (said.get("methods") or {}).get("student") or {}
-    cost = _cost(run, best.number if best else None)
+    cost = _cost(run, number)
     return RunSummary(
         name=name or run.name,
         dataset=str(run.about["dataset"]),
@@ -87,8 +90,8 @@ def summarise(run: Run, name: str | None = None) -> RunSummary:
         fold=run.config.dataset.fold,
         metric=metric,
         mode=METRICS[metric].mode,
-        method=summary(best).get("method", run.config.method.name) if best else None,
-        trial=best.number if best else None,
+        method=about.get("method"),
+        trial=number,
         trials={key: getattr(counts, key) for key in ("planned", "complete", "pruned", "failed")},
         validation=best.value if best else None,
         parameters=cost[0],
