@@ -230,7 +230,7 @@ COLUMNS = (
     "run",
     "dataset",
     "method",
-    "trials",
+    "trials (complete/pruned/failed)",
     "validation",
     "lower bound",
     "student",

@@ -401,7 +401,7 @@ def _group(group: Mapping[str, Any], metric: str) -> str:
 
 def _notes(evaluation: Mapping[str, Any]) -> list[str]:
     said = [f"> - {_line(str(note))}" for note in evaluation.get("notes") or []]
-    return ["What the evaluation itself says of these numbers:", "\n".join(said)] if said else []
+    return ["### To bear in mind", "\n".join(said)] if said else []
 
 
 def _cost(info: StudentInfo, latency_ms: float | None) -> str:

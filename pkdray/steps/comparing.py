@@ -38,11 +38,7 @@ def compare(names: Sequence[str], runs_dir: Path, console: Console, *, output: P
     title = f"{len(found)} run{'s' * (len(found) != 1)} ({metrics}; bounds and student on test)"
     if output is not None:
         _write(output, found, title, lines)
-    console.table(
-        title,
-        ["trials (complete/pruned/failed)" if one == "trials" else one for one in COLUMNS],
-        [as_text(run) for run in found],
-    )
+    console.table(title, COLUMNS, [as_text(run) for run in found])
     console.result(
         {"runs": [_plain(run) for run in found], "remarks": remarks(found), "paired": tested},
         *lines,
