@@ -424,6 +424,21 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs by name below --runs-dir, or by path.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the table: .csv, .md or .html.")
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """Several runs in one table; students with the same seeds, folds and dataset are tested against the first run's."""
+    from pkdray import steps
+
+    steps.compare(names, runs_dir, Console(as_json=json), output=output)
+
+
+@app.command()
 def export(
     run: RunName,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],

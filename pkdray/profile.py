@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pkdray.config import Config
 from pkdray.models.backbones import align_frames
 from pkdray.models.cost import Cost, cost
 from pkdray.models.networks import HALLUCINATED, Student, Teacher
@@ -84,11 +85,14 @@ def profile(plan: Plan) -> Profile:
                 frozen = teachers[0].parts[encoder]._replace(trainable=0)
                 recycled = {f"{encoder} of {member.adapter_of}": frozen, "adapter and head": adapter}
                 teachers.append(NetworkCost(member.name, member.modalities, recycled))
-        inputs = {name: samples[name] for name in plan.prevalent}
-        student = NetworkCost(
-            "student", tuple(plan.prevalent), _student_parts(fresh_student(plan, plan.config).eval(), inputs)
-        )
-    return Profile(tuple(teachers), student, plan.info.target_frames or 1)
+    return Profile(tuple(teachers), student_cost(plan, plan.config), plan.info.target_frames or 1)
+
+
+def student_cost(plan: Plan, config: Config) -> NetworkCost:
+    """Count the student of a study, or of one of its trials, as ``config`` has it."""
+    with torch.device("meta"), torch.no_grad(), no_pretrained_weights():
+        inputs = {name: _sample(plan, name) for name in plan.prevalent}
+        return NetworkCost("student", tuple(plan.prevalent), _student_parts(fresh_student(plan, config).eval(), inputs))
 
 
 def _sample(plan: Plan, name: str) -> Tensor:

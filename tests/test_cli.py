@@ -182,7 +182,7 @@ def test_help_names_every_step_and_the_version_is_told(pkdray) -> None:
     said = pkdray("--help")
     assert said.code == 0
     steps = ("demo", "data", "teach", "embed", "sweep", "resume", "evaluate", "export", "predict", "runs", "show")
-    for step in steps:
+    for step in (*steps, "compare"):
         assert f"\n  {step} " in said.out
         assert pkdray(step, "--help").code == 0
     assert pkdray("--version").out == f"pkdray {__version__}\n"

@@ -20,6 +20,7 @@ import torch
 from small_bundles import features, make_bundle
 
 import pkdray
+from pkdray.diagnostics import NegativeTransfer
 from pkdray.errors import CheckpointError, PkdrayError, RunError, StorageError
 from pkdray.export import export_student, graphs, model_card, student, write_graphs
 from pkdray.files import checksum
@@ -38,18 +39,75 @@ FILES = [
     "model.safetensors",
     "preprocessing.yaml",
 ]
+PAIR = {"fold": None, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.3}}
 EVALUATION: dict[str, Any] = {
+    "format": 2,
     "trial": 0,
     "metric": "accuracy",
     "mode": "max",
+    "confidence": 0.95,
     "seeds": [3, 4],
+    "folds": [None],
     "test_opened": {"at": "2026-01-01T00:00:00+00:00", "times": 1},
-    "student": {"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.4321}},
     "methods": {
-        "lower_bound": {"what": "face alone", "values": [0.3, 0.32], "mean": 0.31, "std": 0.01, "interval": [0.2, 0.4]},
-        "teacher": {"what": "teacher joint", "values": [0.9], "mean": 0.9, "std": None, "interval": None},
+        "lower_bound": {
+            "label": "lower bound",
+            "what": "face alone",
+            "pairs": [{**PAIR, "seed": 3}, {**PAIR, "seed": 4}],
+            "values": [0.3, 0.32],
+            "mean": 0.31,
+            "std": 0.0125,
+            "interval": [0.2, 0.4],
+        },
+        "student": {"label": "student", "what": "face, pkdot", "values": [0.4], "mean": 0.4, "std": None},
+        "pkd": {"label": "pkd", "what": "face, pkd", "values": [0.35], "mean": 0.35, "std": None, "interval": None},
+        "teacher": {
+            "label": "upper bound",
+            "what": "teacher joint",
+            "values": [0.9],
+            "mean": 0.9,
+            "std": None,
+            "interval": None,
+        },
     },
-    "comparison": {"difference": 0.1, "interval": [-0.1, 0.3], "p_value": 0.2, "verdict": "not enough evidence"},
+    "comparisons": [
+        {
+            "method": "student",
+            "against": "lower_bound",
+            "pairs": 7,
+            "difference": 0.1,
+            "interval": [-0.1, 0.3],
+            "effect_size": 0.8125,
+            "wins": 5,
+            "ties": 0,
+            "tests": {"wilcoxon": {"p": 0.21, "p_holm": 0.42}, "bootstrap": {"p": 0.2, "p_holm": 0.4}},
+            "verdict": "not enough evidence",
+            "sentence": "Not enough evidence: +0.1000 accuracy over the lower bound..",
+        },
+        {
+            "method": "student",
+            "against": "pkd",
+            "pairs": 1,
+            "difference": -0.05,
+            "interval": None,
+            "effect_size": None,
+            "wins": 0,
+            "ties": 0,
+            "tests": {"wilcoxon": {"p": None, "p_holm": None}, "bootstrap": {"p": None, "p_holm": None}},
+            "verdict": "not enough evidence",
+            "sentence": "Not enough evidence against pkd.",
+        },
+    ],
+    "notes": ["All of it is over one test split."],
+    "student": {"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.4321}},
+    "subgroups": {
+        "class": [
+            {"name": "calm", "samples": 5, "accuracy": 0.8},
+            {"name": "joy", "samples": 7, "accuracy": 0.25},
+            {"name": "fear", "samples": 1, "accuracy": None},
+        ],
+        "subject": [{"name": f"p{index:02d}", "samples": 3, "accuracy": index / 20} for index in range(20)],
+    },
 }
 
 
@@ -145,7 +203,7 @@ def make_run(
         torch.manual_seed(1)
         network = fresh_student(made, made.config)
         save_tensors(run.trial(0) / BEST, network.state_dict(), {"best": {"epoch": 2, "best": 0.5, "accuracy": 0.5}})
-        ledger.complete(trial.number, 0.5, {})
+        ledger.complete(trial.number, 0.5, {"epochs": 3})
     return run
 
 
@@ -200,16 +258,79 @@ def test_an_export_stands_alone(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
         assert len(names.get("answers", names.get("probabilities"))) == 2
 
 
+def section(card: str, title: str) -> str:
+    """What stands below a heading of the card, up to the next one of its level."""
+    found = re.split(rf"^## {title}$", card, flags=re.MULTILINE)[1]
+    return re.split(r"^## ", found, flags=re.MULTILINE)[0]
+
+
 @pytest.mark.usefixtures("quick")
 def test_test_results_are_in_card_and_metrics(run: Run, tmp_path: Path):
     (run.path / "evaluation.json").write_text(json.dumps(EVALUATION), encoding="utf-8")
     dest = export_student(run, tmp_path / "student")
     assert json.loads((dest / "metrics.json").read_text(encoding="utf-8"))["test"] == {"accuracy": 0.4321}
     card = (dest / "README.md").read_text(encoding="utf-8")
-    assert "| accuracy (the search's metric) | 0.5000 | 0.4321 |" in card
-    assert "| upper bound: the teacher | teacher joint | 0.9000 | - | 1 |" in card
-    assert "There is not enough evidence" in card
+    results = section(card, "Results")
+    assert "| accuracy (the search's metric) | 0.5000 | 0.4321 |" in results
+    assert "trained again with 2 seeds, beside its bounds" in results
+    assert "| lower bound: no teacher | face alone | 0.3100 | 0.0125 | 0.2000 to 0.4000 | 2 |" in results
+    assert "| pkd | face, pkd | 0.3500 | - | - | 1 |" in results
+    assert "| upper bound: the teacher | teacher joint | 0.9000 | - | - | 1 |" in results
+    assert "**Not enough evidence: +0.1000 accuracy over the lower bound..**" in results
+    assert "- Not enough evidence against pkd." in results
+    numbers = "+0.1000 | -0.1000 to +0.3000 | 5 of 7 | 0.42 | 0.81 | not enough evidence"
+    assert f"| this configuration against lower bound | {numbers} |" in results
+    assert "| this configuration against pkd | -0.0500 | - | 0 of 1 | - | - | not enough evidence |" in results
+    assert "> - All of it is over one test split." in results
     assert "has not been opened" not in card
+    limits = section(card, "Limits")
+    assert "broken down by class and by subject, not by sex" in limits
+    rows = run.dataset().rows("test")
+    subjects = run.dataset().samples["subject_id"].iloc[rows].nunique()
+    assert f"The test split is small: {len(rows)} samples of {subjects} subjects." in limits
+    assert "opened 1 times" not in card
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_card_names_the_worst_and_the_best_group(run: Run, tmp_path: Path):
+    (run.path / "evaluation.json").write_text(json.dumps(EVALUATION), encoding="utf-8")
+    results = section((export_student(run, tmp_path / "student") / "README.md").read_text(encoding="utf-8"), "Results")
+    assert "By class, accuracy on test is worst for `joy` (0.2500, 7 samples) and best for `calm` (0.8000" in results
+    assert "(1 group without a defined accuracy left out.)" in results
+    assert "worst for `p00` (0.0000, 3 samples) and best for `p19` (0.9500, 3 samples)." in results
+    assert "Of 20, the 6 worst and the 6 best:" in results
+    shown = re.findall(r"^\| `(p\d\d)` \|", results, flags=re.MULTILINE)
+    assert shown == [f"p{index:02d}" for index in [*range(6), *range(14, 20)]]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("old", [{"trial": 0, "seeds": [0, 1], "comparison": {}}, {"format": 1}])
+def test_an_evaluation_of_an_older_format_is_no_evaluation_and_no_fault(run: Run, tmp_path: Path, old: dict[str, Any]):
+    student_test = {"student": {"test": {"accuracy": 0.9}}}
+    (run.path / "evaluation.json").write_text(json.dumps(old | student_test), encoding="utf-8")
+    dest = export_student(run, tmp_path / "student")
+    card = (dest / "README.md").read_text(encoding="utf-8")
+    assert "**The test split was opened by an older pkdray, whose results this one does not read.**" in card
+    assert "0.9000" not in card
+    assert "test" not in json.loads((dest / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_cost_and_what_the_teachers_did_are_in_the_card(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def look(*said: Any) -> Any:
+        return NegativeTransfer(*[pd.DataFrame()] * 3, 3, 0.5, pd.DataFrame(), f"The gate of trial {said[-1]} closed.")
+
+    card = (export_student(run, tmp_path / "without") / "README.md").read_text(encoding="utf-8")
+    cost = section(card, "Cost")
+    # 5 -> 10, 10 -> 11, 11 -> 4, without a T-Net.
+    assert f"| parameters | {60 + 121 + 48} |" in cost
+    assert f"| multiply-accumulates of one sample | {50 + 110 + 44} |" in cost
+    assert float(re.search(r"median \| ([0-9.e-]+) ms", cost)[1]) > 0
+    # There is no pool beside this run, which is no reason not to export its student.
+    assert "gate" not in card
+    monkeypatch.setattr(student, "negative_transfer", look)
+    card = (export_student(run, tmp_path / "with") / "README.md").read_text(encoding="utf-8")
+    assert "The gate of trial 0 closed." in section(card, "How it was made")
 
 
 @pytest.mark.usefixtures("quick")
@@ -309,10 +430,11 @@ def test_a_card_tells_what_is_known(tmp_path: Path):
     assert "It could not be opened" in card
     assert "None" not in card
 
-    older = model_card("student", info, metrics, evaluation={"trial": 3})
+    older = model_card("student", info, metrics, evaluation={"format": 2, "trial": 3})
     assert "opened for another student (trial 3)" in older
-    bare = model_card("student", info, metrics, evaluation={"trial": 4, "test_opened": {"times": 2}})
-    assert "has been opened 2 times" in bare
+    bare = model_card("student", info, metrics, evaluation={"format": 2, "trial": 4, "test_opened": {"times": 2}})
+    assert "has been opened 2 times" in section(bare, "Limits")
+    assert "Out of scope: " in section(bare, "Intended use")
 
 
 def test_the_card_of_a_regression_names_its_targets(tmp_path: Path):

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pkdray.diagnostics.cost_table import architecture_cost
+from pkdray.diagnostics.evaluations import FORMAT
 from pkdray.export.graphs import ONNX, TORCH
 from pkdray.training.bundles import METRICS, MODEL, PREPROCESSING, StudentInfo
+from pkdray.training.metrics import METRICS as METRIC_KINDS
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
@@ -19,15 +22,13 @@ if TYPE_CHECKING:
 
 _SHOWN = 40
 _EXPORTERS = ("pkdray", "torch", "onnx", "onnxruntime")
+_GROUPS = 12
+"""A table of subgroups shows so many at most: the worst half of them and the best."""
+_FEW_SAMPLES, _FEW_SUBJECTS = 1000, 50
 _LABELS = {
     "lower_bound": "lower bound: no teacher",
     "student": "this configuration",
     "teacher": "upper bound: the teacher",
-}
-_VERDICTS = {
-    "helped": "Distillation helped",
-    "hurt": "Distillation hurt",
-    "not enough evidence": "There is not enough evidence that distillation helped or hurt",
 }
 
 
@@ -41,6 +42,8 @@ def model_card(
     run: Run | None = None,
     dataset: Dataset | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    transfer: str | None = None,
+    latency_ms: float | None = None,
 ) -> str:
     """The text of README.md, in Markdown.
 
@@ -52,22 +55,27 @@ def model_card(
         recordings: how recordings were cut into its samples; None where it was trained on features.
         run: the run that it comes from; tells of teachers, search and versions.
         dataset: what it was trained on; tells of source, licence, labels and sizes.
-        evaluation: the run's evaluation.json; None before the test split was opened.
+        evaluation: the run's evaluation.json; None before the test split was opened. One of an older format tells
+            that it was opened, and no more.
+        transfer: which teachers taught it and what the gate kept from it, in one sentence; None where nobody looked.
+        latency_ms: median milliseconds of one sample on the CPU that exports it; None where it was not measured.
     """
-    if evaluation is not None and evaluation.get("trial") != info.made_from.get("trial"):
-        older, evaluation = evaluation.get("trial"), None
-    else:
-        older = None
+    unread = ""
+    if evaluation is not None and evaluation.get("format") != FORMAT:
+        unread, evaluation = "by an older pkdray, whose results this one does not read", None
+    elif evaluation is not None and evaluation.get("trial") != info.made_from.get("trial"):
+        unread, evaluation = f"for another student (trial {evaluation.get('trial')}), not for this one", None
     fold = run.config.dataset.fold if run is not None else None
     sections = [
         _head(info),
         _use(info, images),
         _shapes(info, images, dataset),
         _examples(name, info, images, recordings),
-        _results(info, metrics, evaluation, older),
+        _results(info, metrics, evaluation, unread),
+        _cost(info, latency_ms),
         _data(info, dataset, fold),
-        _making(info, run),
-        _limits(info, recordings, dataset),
+        _making(info, run, transfer),
+        _limits(info, recordings, dataset, fold, evaluation),
         _provenance(info, run),
     ]
     return "\n\n".join(sections) + "\n"
@@ -112,7 +120,9 @@ def _use(info: StudentInfo, images: Collection[str]) -> str:
         f"Predicting {_what(info)} of new samples whose {_names(info.architecture.shapes)} {kinds} "
         f"exactly as those of '{info.made_from.get('dataset', 'the dataset')}', and that resemble its samples. It is "
         "a research result: before it takes part in a decision about a person, test it on data of the people and the "
-        "place it is meant for."
+        "place it is meant for.\n\n"
+        "Out of scope: decisions about a person that nobody else looks at; people, devices and surroundings unlike "
+        "those of the dataset; features that were made in another way; and whatever the licence of the dataset forbids."
     )
 
 
@@ -270,7 +280,7 @@ In Python: `pkdray.load_student({_quoted(name)}).predict_recording({_quoted(give
 """
 
 
-def _results(info: StudentInfo, metrics: Mapping[str, Any], evaluation: Mapping[str, Any] | None, older: object) -> str:
+def _results(info: StudentInfo, metrics: Mapping[str, Any], evaluation: Mapping[str, Any] | None, unread: str) -> str:
     validation = metrics.get("validation") or {}
     test = ((evaluation or {}).get("student") or {}).get("test") or {}
     chosen = info.made_from.get("metric")
@@ -285,56 +295,124 @@ def _results(info: StudentInfo, metrics: Mapping[str, Any], evaluation: Mapping[
     if evaluation is None:
         command = f"`pkdray evaluate {shlex.quote(str(info.made_from.get('run', 'RUN')))}`"
         parts.append(
-            f"**The test split has not been opened for this student yet.** {command} opens it and compares the student "
-            "with its bounds; until then nobody knows how well it does on unseen data."
-            if older is None
-            else f"**The test split was opened for another student (trial {older}), not for this one.** "
-            f"{command} with `--reopen` would evaluate this one, on data that are then no longer unseen."
+            f"**The test split was opened {unread}.** {command} with `--reopen` would evaluate this one, on data that "
+            "are then no longer unseen."
+            if unread
+            else f"**The test split has not been opened for this student yet.** {command} opens it and compares the "
+            "student with its bounds; until then nobody knows how well it does on unseen data."
         )
     else:
-        parts += _bounds(evaluation)
+        parts += [*_bounds(evaluation), *_comparisons(evaluation), *_subgroups(evaluation), *_notes(evaluation)]
     return "\n\n".join(parts)
 
 
 def _bounds(evaluation: Mapping[str, Any]) -> list[str]:
-    metric, seeds = evaluation.get("metric", "metric"), evaluation.get("seeds") or []
+    metric, seeds, folds = evaluation.get("metric", "metric"), evaluation.get("seeds") or [], evaluation.get("folds")
     better = {"max": "higher is better", "min": "lower is better"}.get(str(evaluation.get("mode")), "")
     rows = []
     for name, said in (evaluation.get("methods") or {}).items():
-        interval = said.get("interval")
         rows.append(
             [
-                _LABELS.get(name, name),
+                _LABELS.get(name, str(said.get("label") or name)),
                 str(said.get("what", "")),
                 _number(said.get("mean")),
-                " to ".join(_number(end) for end in interval) if interval else "-",
+                _number(said.get("std")),
+                _ends(said.get("interval")),
                 str(len(said["values"])) if said.get("values") else "-",
             ]
         )
-    parts = []
-    if rows:
-        parts += [
-            f"The configuration of this student was trained again with {len(seeds)} seeds beside its bounds; test "
-            f"{metric}" + (f" ({better})" if better else "") + ":",
-            _table(["", "what", "mean", "95 % interval", "trainings"], rows),
-        ]
-    comparison = evaluation.get("comparison") or {}
-    if comparison.get("verdict"):
-        gain = f"{_number(comparison.get('difference'), '+')} over the lower bound"
-        details = []
-        if comparison.get("interval"):
-            details.append("95 % " + " to ".join(_number(end, "+") for end in comparison["interval"]))
-        if comparison.get("p_value") is not None:
-            details.append(f"{comparison.get('test', 'test')}, p = {comparison['p_value']:.2g}")
-        verdict = _VERDICTS.get(comparison["verdict"], str(comparison["verdict"]))
-        said = f" ({'; '.join(details)})" if details else ""
-        parts.append(f"**{verdict}**: {gain}{said}.")
-    times = (evaluation.get("test_opened") or {}).get("times", 1)
-    if times > 1:
-        parts.append(
-            f"The test split has been opened {times} times, so it is no longer unseen and these numbers are optimistic."
+    if not rows:
+        return []
+    several = f" on each of {len(folds)} folds" if folds and len(folds) > 1 else ""
+    confidence = f"{100 * evaluation.get('confidence', 0.95):g} % interval"
+    return [
+        "### Between its bounds",
+        f"The configuration of this student was trained again with {_count(len(seeds), 'seed')}{several}, beside its "
+        "bounds. Every training chose its epoch on validation. "
+        f"Test {metric}" + (f" ({better})" if better else "") + ":",
+        _table(["", "what", "mean", "standard deviation", confidence, "trainings"], rows),
+    ]
+
+
+def _comparisons(evaluation: Mapping[str, Any]) -> list[str]:
+    """What the tests say: in words, the first one in bold, and in numbers."""
+    found = evaluation.get("comparisons") or []
+    if not found:
+        return []
+    said = [str(one["sentence"]) for one in found if one.get("sentence")]
+    rows = []
+    for one in found:
+        test = (one.get("tests") or {}).get("wilcoxon") or {}
+        effect = one.get("effect_size")
+        rows.append(
+            [
+                f"{_called(one['method'])} against {_called(one['against'])}",
+                _number(one.get("difference"), "+"),
+                _ends(one.get("interval"), "+"),
+                f"{one['wins']} of {one['pairs']}" if one.get("pairs") else "-",
+                f"{test['p_holm']:.2g}" if test.get("p_holm") is not None else "-",
+                f"{effect:.2f}" if effect is not None else "-",
+                str(one.get("verdict", "-")),
+            ]
         )
-    return parts
+    parts = [f"**{said[0]}**", *(["\n".join(f"- {line}" for line in said[1:])] if said[1:] else [])] if said else []
+    return [
+        *parts,
+        _table(["paired over seeds and folds", "gain", "interval", "better in", "p", "effect size d", "verdict"], rows),
+        "p is that of Wilcoxon's signed-rank test, corrected for the number of comparisons (Holm); d is the mean gain "
+        "over the standard deviation of the gains.",
+    ]
+
+
+def _called(method: str) -> str:
+    return "this configuration" if method == "student" else method.replace("_", " ")
+
+
+def _subgroups(evaluation: Mapping[str, Any]) -> list[str]:
+    """For whom it is good and for whom it is not: test scores of these very weights by class and by subject."""
+    parts = []
+    for kind, groups in (evaluation.get("subgroups") or {}).items():
+        metric = next((key for group in groups for key in group if key not in ("name", "samples")), None)
+        known = [group for group in groups if group.get(metric) is not None]
+        if metric is None or len(known) < 2:
+            continue
+        worst_first = sorted(known, key=lambda group: group[metric], reverse=_lower_is_better(metric))
+        worst, best = worst_first[0], worst_first[-1]
+        text = f"By {kind}, {metric} on test is worst for {_group(worst, metric)} and best for {_group(best, metric)}."
+        shown, half = worst_first, _GROUPS // 2
+        if len(shown) > _GROUPS:
+            shown = [*shown[:half], *shown[-half:]]
+            text += f" Of {len(known)}, the {half} worst and the {half} best:"
+        unknown = len(groups) - len(known)
+        if unknown:
+            text += f" ({_count(unknown, 'group')} without a defined {metric} left out.)"
+        rows = [[f"`{_line(str(group['name']))}`", str(group["samples"]), _number(group[metric])] for group in shown]
+        parts += [text, _table([kind, "samples", metric], rows)]
+    return ["### Subgroups", *parts] if parts else []
+
+
+def _lower_is_better(metric: str) -> bool:
+    return metric in METRIC_KINDS and METRIC_KINDS[metric].mode == "min"
+
+
+def _group(group: Mapping[str, Any], metric: str) -> str:
+    return f"`{_line(str(group['name']))}` ({_number(group[metric])}, {_count(group['samples'], 'sample')})"
+
+
+def _notes(evaluation: Mapping[str, Any]) -> list[str]:
+    said = [f"> - {_line(str(note))}" for note in evaluation.get("notes") or []]
+    return ["### To bear in mind", "\n".join(said)] if said else []
+
+
+def _cost(info: StudentInfo, latency_ms: float | None) -> str:
+    found = architecture_cost(info.architecture)
+    rows = [
+        ["parameters", f"{found.parameters:,}"],
+        ["multiply-accumulates of one sample", f"{found.macs:,}"],
+    ]
+    if latency_ms is not None:
+        rows.append(["one sample on one thread of the CPU that exported it, median", f"{latency_ms:.3g} ms"])
+    return f"## Cost\n\n{_table(['', ''], rows)}"
 
 
 def _data(info: StudentInfo, dataset: Dataset | None, fold: int | None) -> str:
@@ -359,7 +437,7 @@ def _data(info: StudentInfo, dataset: Dataset | None, fold: int | None) -> str:
     return "\n\n".join(parts)
 
 
-def _making(info: StudentInfo, run: Run | None) -> str:
+def _making(info: StudentInfo, run: Run | None, transfer: str | None) -> str:
     made = info.made_from
     parts = ["## How it was made"]
     if run is not None:
@@ -377,6 +455,8 @@ def _making(info: StudentInfo, run: Run | None) -> str:
         ]
         if lines:
             parts += ["Teachers:", "\n".join(lines)]
+        if transfer:
+            parts.append(_line(transfer))
         if info.architecture.tnet_outputs:
             parts.append(
                 "The student holds a T-Net: a small network that hallucinates, from what the student sees, the "
@@ -402,14 +482,33 @@ def _default_teachers(made: Mapping[str, Any], pool: Sequence[str], adapted: Seq
     return [*pool, *adapted] if method == "mt-pkdot" else list(pool[:1])
 
 
-def _limits(info: StudentInfo, recordings: RecordingsInfo | None, dataset: Dataset | None) -> str:
+def _limits(
+    info: StudentInfo,
+    recordings: RecordingsInfo | None,
+    dataset: Dataset | None,
+    fold: int | None,
+    evaluation: Mapping[str, Any] | None,
+) -> str:
     lines = [
         "It knows the subjects, the devices and the feature extraction of its dataset; for others its answers may be "
         "worse, and it gives no sign of that.",
         "It has learnt the annotators' habits and mistakes together with the labels"
         + (": see the notes on the training data." if dataset is not None and dataset.info.notes.strip() else "."),
-        "Results were not broken down by sex, age or any other group; do so before relying on it for one.",
+        _broken_down(evaluation) + "; do so before relying on it for one.",
     ]
+    if evaluation is not None and dataset is not None:
+        rows = dataset.rows("test", fold)
+        subjects = dataset.samples["subject_id"].iloc[rows].nunique()
+        if len(rows) < _FEW_SAMPLES or subjects < _FEW_SUBJECTS:
+            lines.append(
+                f"The test split is small: {_count(len(rows), 'sample')} of {_count(subjects, 'subject')}. Intervals "
+                "and tests are over trainings; how other people would fare is in none of them."
+            )
+    times = ((evaluation or {}).get("test_opened") or {}).get("times", 1)
+    if times > 1:
+        lines.append(
+            f"The test split has been opened {times} times, so it is no longer unseen and its numbers are optimistic."
+        )
     if info.task == "classification":
         lines.append("Its probabilities are a softmax and were not calibrated.")
     if recordings is not None and recordings.name == "affwild2" and "face" in info.architecture.shapes:
@@ -420,6 +519,13 @@ def _limits(info: StudentInfo, recordings: RecordingsInfo | None, dataset: Datas
     if any(len(shape) > 1 for shape in info.architecture.shapes.values()):
         lines.append("It takes sequences of exactly the lengths above: cut or pad others.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _broken_down(evaluation: Mapping[str, Any] | None) -> str:
+    kinds = [kind for kind, groups in ((evaluation or {}).get("subgroups") or {}).items() if len(groups) > 1]
+    if not kinds:
+        return "Results were not broken down by sex, age or any other group"
+    return f"Results were broken down by {' and by '.join(kinds)}, not by sex, age or any other group"
 
 
 def _provenance(info: StudentInfo, run: Run | None) -> str:
@@ -451,6 +557,14 @@ def _names(names: Iterable[str]) -> str:
 
 def _number(value: object, sign: str = "") -> str:
     return f"{value:{sign}.4f}" if isinstance(value, int | float) else "-"
+
+
+def _ends(interval: Sequence[float] | None, sign: str = "") -> str:
+    return " to ".join(_number(end, sign) for end in interval) if interval else "-"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _line(text: str) -> str:

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pkdray.data.dataset import Dataset, open_dataset
-from pkdray.errors import CheckpointError, DatasetError, RunError, StorageError
-from pkdray.evaluate import read_evaluation, student_trial
+from pkdray.diagnostics import negative_transfer
+from pkdray.diagnostics.cost_table import architecture_latency
+from pkdray.diagnostics.evaluations import evaluation_of
+from pkdray.errors import CheckpointError, DatasetError, PkdrayError, RunError, StorageError
+from pkdray.evaluate import student_trial
 from pkdray.export.card import model_card
 from pkdray.export.graphs import ONNX, TORCH, write_graphs
 from pkdray.files import storage_errors, sync_folder, write_json, write_text
@@ -50,8 +53,8 @@ def export_student(run: Run, dest: Path, *, overwrite: bool = False) -> Path:
         for name in (MODEL, CONFIG, PREPROCESSING, METRICS):
             shutil.copyfile(run.best / name, build / name)
         info, pipeline, metrics = read_bundle(build)
-        evaluation = read_evaluation(run)
-        if evaluation is not None and evaluation.get("trial") == info.made_from.get("trial"):
+        evaluation, trial, dataset = evaluation_of(run), info.made_from.get("trial"), _opened_dataset(run)
+        if evaluation and evaluation.get("trial") == trial:
             metrics |= {"test": (evaluation.get("student") or {}).get("test")}
             write_json(build / METRICS, metrics)
         about = {"task": info.task, "targets": info.targets, "classes": info.classes, "made_from": info.made_from}
@@ -63,8 +66,10 @@ def export_student(run: Run, dest: Path, *, overwrite: bool = False) -> Path:
             images=pipeline.images,
             recordings=pipeline.recordings,
             run=run,
-            dataset=_opened_dataset(run),
+            dataset=dataset,
             evaluation=evaluation,
+            transfer=_transfer(run, dataset, trial) if dataset is not None and trial is not None else None,
+            latency_ms=architecture_latency(info.architecture),
         )
         write_text(build / CARD, card)
         write_info(build, info, (MODEL, PREPROCESSING, ONNX, TORCH))
@@ -139,6 +144,15 @@ def _opened_dataset(run: Run) -> Dataset | None:
             dataset = open_dataset(str(path), verify=False)
             if dataset.fingerprint == run.about["dataset_fingerprint"]:
                 return dataset
+    return None
+
+
+def _transfer(run: Run, dataset: Dataset, trial: int) -> str | None:
+    """Who taught the student, in one sentence; the card can do without where the teachers' pool is gone."""
+    with contextlib.suppress(PkdrayError):
+        plan = run.plan(dataset)
+        found = negative_transfer(run, plan, dataset, run.pool(plan), trial)
+        return found.sentence if found is not None else None
     return None
 
 

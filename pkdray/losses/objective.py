@@ -43,6 +43,23 @@ class TeacherRows(NamedTuple):
     gamma: Tensor
 
 
+class Teaching(NamedTuple):
+    """Who teaches R rows, for M teachers.
+
+    * ``weights`` [M, R]: how much of each row's lesson is each teacher's; 0 for all of them where nobody is left
+    * ``gamma`` [R]: the failure of whoever teaches the row
+    * ``taught`` [R], boolean: somebody teaches the row
+    * ``beta`` [R]: what the gate multiplies the row's L_task with; 1 without a gate
+    * ``keep`` [R]: 1 where the row is distilled, 0 where the gate is closed or nobody teaches
+    """
+
+    weights: Tensor
+    gamma: Tensor
+    taught: Tensor
+    beta: Tensor
+    keep: Tensor
+
+
 Objective: TypeAlias = Callable[[StudentRows, TeacherRows | None, Hparams], tuple[Tensor, Parts]]
 
 
@@ -127,25 +144,63 @@ def build_objective(method: Method, task: Task, label_loss: TaskLoss | None = No
                 "Pass what hyperparameters(method) gives, and train it."
             )
         hparams = {**own, **hparams}
-        weights = _select(teachers.loss, method.selection, hparams.get("teacher_mask"))
-        parts = {f"teacher/{index}": share for index, share in enumerate(weights.mean(dim=1))}
-        taught = (weights != 0).any(dim=0)
-        alone = taught.logical_not().unsqueeze(-1)
+        lesson = teaching(method, teachers.loss, teachers.gamma, hparams)
+        parts = {f"teacher/{index}": share for index, share in enumerate(lesson.weights.mean(dim=1))}
+        alone = lesson.taught.logical_not().unsqueeze(-1)
         teacher = SelectedRows(
             # Who has no teacher is compared with itself: a row of zeros would have no direction to compare.
-            torch.where(alone, student.embedding.detach(), mix(weights, teachers.embedding)),
-            torch.where(alone, student.prediction.detach(), mix(weights, teachers.prediction)),
-            mix(weights, teachers.gamma),
+            torch.where(alone, student.embedding.detach(), mix(lesson.weights, teachers.embedding)),
+            torch.where(alone, student.prediction.detach(), mix(lesson.weights, teachers.prediction)),
+            lesson.gamma,
         )
         if isinstance(method, PointMethod):
-            terms, more = _point(method, labels, student, teacher, taught, hparams)
+            terms, more = _point(method, labels, student, teacher, lesson, hparams)
             parts |= more
         else:
-            terms = _structural(method, labels, student, teacher, taught, hparams)
+            terms = _structural(method, labels, student, teacher, lesson.taught, hparams)
         loss, found = _weighed(terms, hparams.get(LOG_VARIANCES))
         return loss, found | parts
 
     return distil
+
+
+def teaching(method: DistillingMethod, losses: Tensor, gamma: Tensor, hparams: Hparams) -> Teaching:
+    """Who teaches each row of a batch, and whether the gate lets them.
+
+    Both depend on what the frozen teachers said and on who is in the batch, and on nothing that is trained: an epoch
+    that is over can be asked again who taught whom.
+
+    Args:
+        method: its selection, and its gate if it has one.
+        losses: the teachers' task losses of the rows, [M, R].
+        gamma: the teachers' failures on the rows, [M, R].
+        hparams: ``theta`` where the method has a gate; ``teacher_mask`` if not all of the teachers may teach.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty pool or batch.
+
+    Example:
+        >>> from pkdray.config import PKDMethod
+        >>> method = PKDMethod(name="pkd", theta=0.5, selection="sample")
+        >>> losses = torch.tensor([[0.1, 2.0], [0.3, 1.0]])
+        >>> lesson = teaching(method, losses, -torch.expm1(-losses), hyperparameters(method))
+        >>> lesson.weights, lesson.keep
+        (tensor([[1., 0.],
+                [0., 1.]]), tensor([1., 0.]))
+    """
+    weights = _select(losses, method.selection, hparams.get("teacher_mask"))
+    taught = (weights != 0).any(dim=0)
+    failure = mix(weights, gamma)
+    keep = taught.to(failure.dtype)
+    if not has_gate(method):
+        return Teaching(weights, failure, taught, torch.ones_like(keep), keep)
+    beta, opened = negative_transfer_gate(failure, hparams["theta"])
+    return Teaching(weights, failure, taught, torch.where(taught, beta, 1), opened * keep)
+
+
+def has_gate(method: DistillingMethod) -> bool:
+    """Whether a method can leave a row to the labels alone."""
+    return isinstance(method, PointMethod) and method.theta is not None
 
 
 class _Term(NamedTuple):
@@ -161,24 +216,22 @@ def _point(
     labels: Callable[[StudentRows, Tensor | None], Tensor],
     student: StudentRows,
     teacher: SelectedRows,
-    taught: Tensor,
+    lesson: Teaching,
     hparams: Hparams,
 ) -> tuple[dict[str, _Term], Parts]:
-    keep = taught.to(teacher.gamma.dtype)
+    keep = lesson.keep
     one = torch.ones_like(keep.mean())
     # With a learned alpha both weights are the log-variances', and this one is not looked at.
     alpha = hparams.get("alpha", one)
     distance = POINT_TERMS[type(method)]
-    if method.theta is None:
+    if not has_gate(method):
         terms = {
             "task": _Term(labels(student, None), 1 - alpha * keep.mean(), one),
             "distillation": _Term(distance(student, teacher, hparams, keep), alpha, keep.mean()),
         }
         return terms, {}
-    beta, opened = negative_transfer_gate(teacher.gamma, hparams["theta"])
-    beta, keep = torch.where(taught, beta, 1), opened * keep
     terms = {
-        "task": _Term(labels(student, beta), one, one),
+        "task": _Term(labels(student, lesson.beta), one, one),
         "distillation": _Term(distance(student, teacher, hparams, keep), alpha, keep.mean()),
     }
     return terms, {"gate_open": keep.mean()}

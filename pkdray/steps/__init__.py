@@ -3,6 +3,7 @@
 Imports stand inside the steps, so that a step brings in what it needs and nothing else: `predict` runs without Ray.
 """
 
+from pkdray.steps.comparing import compare
 from pkdray.steps.evaluating import evaluate, show_evaluation
 from pkdray.steps.importing import import_features, import_recordings, inspect, list_datasets
 from pkdray.steps.runs import list_runs, show
@@ -12,6 +13,7 @@ from pkdray.steps.studies import embed, load_study, profile, taught, teach
 from pkdray.steps.wording import next_steps
 
 __all__ = [
+    "compare",
     "embed",
     "evaluate",
     "export",

@@ -170,12 +170,10 @@ def _train_epoch(
     workers: Workers,
     readers: int,
 ) -> dict[str, float]:
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(derive_seed(seed, epoch))).to(rows.device)
+    chosen = epoch_batches(len(rows), config.batch_size, seed, epoch, rows.device)
     torch.manual_seed(derive_seed(seed, epoch, 1 + workers.rank))
     network.module.train()
     totals: dict[str, Tensor] = {}
-    # Relations between rows need two of them; a last batch of one row waits for the next epoch's order.
-    chosen = [indices for indices in order.split(config.batch_size) if len(indices) > 1]
     for count, batch in batches(rows, chosen, workers, readers):
         loss, parts = step(network.forward(count), batch, hparams)
         training.descend(loss, config.gradient_clip)
@@ -189,6 +187,19 @@ def _train_epoch(
             cure="Lower the learning rate or the weights of the distillation terms, or set training.gradient_clip.",
         )
     return means
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int, device: str = "cpu") -> list[Tensor]:
+    """The indices of each batch of an epoch: a new order of ``count`` rows, drawn from (seed, epoch) alone.
+
+    Relations between rows need two of them: a last batch of one row is left out, and waits for the next epoch's order.
+
+    Example:
+        >>> [len(batch) for batch in epoch_batches(7, batch_size=3, seed=0, epoch=1)]
+        [3, 3]
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(derive_seed(seed, epoch)))
+    return [indices for indices in order.to(device).split(batch_size) if len(indices) > 1]
 
 
 def derive_seed(*parts: int) -> int:

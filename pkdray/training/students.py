@@ -73,8 +73,7 @@ def train_student(
     teachers = plan.teachers_of(config)
     distils_features = uses_tnet(plan, config)
     tnet = _tnet(plan, config, arrays, seed, tnets, device, workers) if distils_features else None
-    torch.manual_seed(derive_seed(seed, _STUDENT_STREAM))
-    student = build_student(plan, config, tnet).to(device)
+    student = initial_student(plan, config, tnet, seed).to(device)
     joint = tnet is not None and config.student.tnet.training == "joint"
     train = student_rows(arrays["train"], plan.prevalent, teachers, privileged=joint, device=device)
     val = student_rows(arrays["val"], plan.prevalent, [], privileged=False, device=device)
@@ -110,6 +109,18 @@ def build_student(plan: Plan, config: Config, tnet: TNet | None) -> Student:
         embedding=config.teachers.embedding,
         tnet=tnet,
     )
+
+
+def initial_student(plan: Plan, config: Config, tnet: TNet | None, seed: int) -> Student:
+    """The student as its training finds it, before the first step, around the given T-Net; seeds torch's generator."""
+    torch.manual_seed(derive_seed(seed, _STUDENT_STREAM))
+    return build_student(plan, config, tnet)
+
+
+def initial_tnet(plan: Plan, config: Config, seed: int) -> TNet:
+    """The T-Net as its training finds it, before the first step; seeds torch's generator."""
+    torch.manual_seed(derive_seed(seed, _TNET_STREAM))
+    return build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, privileged_width(plan))
 
 
 def fresh_student(plan: Plan, config: Config) -> Student:
@@ -204,8 +215,7 @@ def _tnet(
     device: str,
     workers: Workers,
 ) -> TNet:
-    torch.manual_seed(derive_seed(seed, _TNET_STREAM))
-    tnet = build_tnet(config.student, plan.shapes(plan.prevalent), plan.task, privileged_width(plan)).to(device)
+    tnet = initial_tnet(plan, config, seed).to(device)
     if config.student.tnet.training == "joint":
         return tnet
     identity = tnet_identity(plan, config, seed)

@@ -1,0 +1,90 @@
+"""Several runs in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pkdray.console import Console
+from pkdray.errors import ConfigError
+from pkdray.steps.wording import short_path
+
+if TYPE_CHECKING:
+    from pkdray.diagnostics.comparing import RunSummary
+    from pkdray.search.run import Run
+
+FORMATS = (".csv", ".md", ".html")
+
+
+def compare(names: Sequence[str], runs_dir: Path, console: Console, *, output: Path | None = None) -> None:
+    """The runs side by side, and whether their differences can be told from chance."""
+    from pkdray.diagnostics.comparing import COLUMNS, as_text, paired, pairs, remarks, summarise
+    from pkdray.search.run import find_run
+
+    if output is not None and output.suffix not in FORMATS:
+        raise ConfigError(f"{output} is no table's name.", cure=f"End it with {', '.join(FORMATS)}.")
+    runs = _labelled([find_run(name, runs_dir) for name in names])
+    with console.progress(f"Reading {len(runs)} run{'s' * (len(runs) != 1)} ..."):
+        found = [summarise(run, name) for name, run in runs.items()]
+    tested: list[dict[str, Any]] = []
+    if any(pairs(found[0], other) for other in found[1:]):
+        from pkdray.evaluate.statistics import compare_pairs, correct_for_several
+
+        tested = paired(found, compare_pairs, correct_for_several)
+    lines = [*remarks(found), *(one["sentence"] for one in tested)]
+    metrics = ", ".join(dict.fromkeys(run.metric for run in found))
+    title = f"{len(found)} run{'s' * (len(found) != 1)} ({metrics}; bounds and student on test)"
+    if output is not None:
+        _write(output, found, title, lines)
+    console.table(title, COLUMNS, [as_text(run) for run in found])
+    console.result(
+        {"runs": [_plain(run) for run in found], "remarks": remarks(found), "paired": tested},
+        *lines,
+        *([f"The table is in {output}."] if output is not None else []),
+    )
+
+
+def _labelled(runs: Sequence[Run]) -> dict[str, Run]:
+    """Each run once, by its name, or by its path where two have the same name."""
+    once = {run.path.resolve(): run for run in runs}
+    names = [run.name for run in once.values()]
+    return {run.name if names.count(run.name) == 1 else short_path(run.path): run for run in once.values()}
+
+
+def _plain(run: RunSummary) -> dict[str, Any]:
+    scores = [{"fold": fold, "seed": seed, "test": value} for (fold, seed), value in run.scores.items()]
+    return {**asdict(run), "scores": scores}
+
+
+def _write(path: Path, found: Sequence[RunSummary], title: str, lines: Sequence[str]) -> None:
+    import pandas as pd
+
+    from pkdray.diagnostics.comparing import COLUMNS, as_row, as_text
+    from pkdray.files import write_text
+
+    if path.suffix == ".csv":
+        write_text(path, pd.DataFrame([as_row(run) for run in found]).to_csv(index=False))
+        return
+    rows = [as_text(run) for run in found]
+    if path.suffix == ".md":
+        cells = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
+        table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
+        write_text(path, "\n\n".join([f"# {title}", table, *lines]) + "\n")
+        return
+    write_text(path, _page(pd.DataFrame(rows, columns=list(COLUMNS)).to_html(index=False, border=0), title, lines))
+
+
+def _page(table: str, title: str, lines: Sequence[str]) -> str:
+    from html import escape
+
+    said = "".join(f"<p>{escape(line)}</p>\n" for line in lines)
+    style = "body{font:15px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;"
+    style += "border-bottom:1px solid #8886;text-align:left}:root{color-scheme:light dark}"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{style}</style></head>\n<body><h1>{escape(title)}</h1>\n"
+        f'<div style="overflow-x:auto">{table}</div>\n{said}</body></html>\n'
+    )
