@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkdray.console import Console
+from pkdray.console import Console, teaching_line
 from pkdray.errors import (
     ConfigError,
     InterruptedWorkError,
@@ -201,7 +201,13 @@ def check_room(plan: Plan, runs_dir: Path, address: str | None, *, trials: bool 
         )
 
 
-def taught(plan: Plan, dataset: Dataset, runs_dir: Path, console: Console) -> Pool:
+OnTeachers = Callable[[Mapping[str, float], Sequence[str]], None]
+"""Called with the trained teachers and their metric, and with the names of those in training."""
+
+
+def taught(
+    plan: Plan, dataset: Dataset, runs_dir: Path, console: Console, on_teachers: OnTeachers | None = None
+) -> Pool:
     """The plan's finished pool, trained now if need be."""
     from pkdray.search.run import POOLS
     from pkdray.training.pools import Pool
@@ -214,14 +220,24 @@ def taught(plan: Plan, dataset: Dataset, runs_dir: Path, console: Console) -> Po
         return pool
     names = [member.name for member in plan.pool.values() if member.adapter_of is None]
     with console.progress(f"Teachers: training {', '.join(names)} ...") as meter:
-        done: list[str] = []
+        values: dict[str, float] = {}
+
+        def tell() -> None:
+            training = [name for name in names if name not in values]
+            if on_teachers:
+                on_teachers(values, training)
+            if values:
+                counted = f"({len(values)} of {len(names)} trained)"
+                meter.show(f"{teaching_line({'teachers': {'trained': values, 'training': training}})} {counted}")
 
         def trained(name: str, metrics: dict[str, float]) -> None:
-            done.append(f"{name} {metrics[plan.metric.name]:.4f}")
-            meter.show(f"Teachers: {', '.join(done)} ({len(done)} of {len(names)} trained)")
+            values[name] = metrics[plan.metric.name]
+            tell()
 
+        tell()
         pool = train(plan, dataset, runs_dir / POOLS, trained)
-    console.say(f"Teachers: {', '.join(done)} ({plan.metric.name} on validation).")
+    done = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    console.say(f"Teachers: {done} ({plan.metric.name} on validation).")
     return pool
 
 
