@@ -68,9 +68,9 @@ def _pace(live: Mapping[str, Any]) -> Text:
         parts.append(f"{live['epochs_per_second']:.3g} epochs/s")
     if live["trials_per_minute"]:
         parts.append(f"{live['trials_per_minute']:.3g} trials/min")
-    if live["rungs"]:
-        rungs = ", ".join(f"{rung['epoch']}: {rung['trials']}" for rung in live["rungs"])
-        parts.append(f"came to rung {rungs}")
+    rungs = [f"{rung['epoch']} ({rung['trials']} trials)" for rung in live["rungs"] or [] if rung["trials"]]
+    if rungs:
+        parts.append(f"rungs {', '.join(rungs)}")
     return Text(" · ".join(parts), style="dim")
 
 
@@ -85,7 +85,7 @@ def _table(live: Mapping[str, Any], room: int) -> RenderableType:
     table.add_column("epoch", justify="right", no_wrap=True)
     table.add_column("best", justify="right", no_wrap=True)
     table.add_column("rung", justify="right", no_wrap=True)
-    table.add_column("where, or fate", no_wrap=True, overflow="ellipsis", max_width=22)
+    table.add_column("where", no_wrap=True, overflow="ellipsis", max_width=18)
     for row in rows:
         where = " ".join(str(row[name]) for name in ("node", "device") if row[name]) or "starting"
         table.add_row(

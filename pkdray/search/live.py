@@ -189,7 +189,7 @@ class LiveState:
         now = self._clock()
         began = self._created if self._began is None else self._began
         epochs, trials = self._epoch_pace.rate(began, now), self._trial_pace.rate(began, now)
-        # Counted here as well, since the ledger is read more seldom than trials start.
+        # Those of the ledger include a trial that Tune has asked for and not started yet.
         running = sorted(self._running.values(), key=lambda trial: trial.number)
         over = state in (FINISHED, INTERRUPTED)
         return {
@@ -199,7 +199,7 @@ class LiveState:
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
             "host": platform.node(),
             "pid": os.getpid(),
-            "counts": self._counts,
+            "counts": {**self._counts, "running": 0 if over else len(running)},
             "best": self._best,
             "rung": max((trial.rung for trial in running if trial.rung), default=None),
             "rungs": None if self._rungs is None else [{"epoch": e, "trials": n} for e, n in self._rungs.items()],

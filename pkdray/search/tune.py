@@ -191,6 +191,10 @@ class SweepCallback(Callback):
         self._listener = listener
         self._scheduler = scheduler
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks into records of its own, which nobody reads; threads cannot be pickled."""
+        return {}
+
     def on_trial_start(self, *_: Any, trial: Any, **__: Any) -> None:
         """Called when a trial has its actor."""
         self._listener.started(trial.config["number"], json.loads(trial.config["overrides"]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
 
 from pkdray.tracking.trackers import Study
 
@@ -30,7 +32,9 @@ class TensorBoardTracker:
     def start(self, number: int, parameters: Mapping[str, Any]) -> None:
         """Open the trial's folder, which a continued trial's earlier events are in."""
         self._parameters[number] = {name: _shown(value) for name, value in parameters.items()}
-        self._writers[number] = SummaryWriter(str(events_folder(self._folder, number)), write_to_disk=True)
+        # Files are named by the second, and a resume may come within it.
+        unique = f".{uuid.uuid4().hex[:8]}"
+        self._writers[number] = SummaryWriter(str(events_folder(self._folder, number)), filename_suffix=unique)
 
     def epoch(self, number: int, epoch: int, values: Mapping[str, float]) -> None:
         """A point on every curve; written out at once, since a sweep may be killed."""
@@ -43,9 +47,12 @@ class TensorBoardTracker:
         with self._writers.pop(number) as writer:
             parameters = self._parameters.pop(number)
             if fate != "open":
-                writer.add_hparams(
-                    {**parameters, "fate": fate}, {f"final/{name}": value for name, value in values.items()}, name="."
-                )
+                final = {f"final/{name}": value for name, value in values.items()}
+                # Not `add_hparams`: its second file is named by the second too, and would replace a short trial's.
+                for summary in hparams({**parameters, "fate": fate}, final):
+                    writer.file_writer.add_summary(summary)
+                for name, value in final.items():
+                    writer.add_scalar(name, value)
             if reason:
                 writer.add_text("reason", reason)
 
