@@ -81,7 +81,7 @@ def _table(live: Mapping[str, Any], room: int) -> RenderableType:
     ended = finished[: max(0, room - len(rows) - 1)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("trial", justify="right", no_wrap=True)
-    table.add_column("method and what was proposed", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("method and what was proposed", ratio=1, min_width=12, no_wrap=True, overflow="ellipsis")
     table.add_column("epoch", justify="right", no_wrap=True)
     table.add_column("best", justify="right", no_wrap=True)
     table.add_column("rung", justify="right", no_wrap=True)
