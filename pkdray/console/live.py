@@ -79,7 +79,7 @@ def _table(live: Mapping[str, Any], room: int) -> RenderableType:
     # What runs comes first; what has ended gets the lines that are left, but two.
     rows = running[: max(1, room - min(2, len(finished)) - 1)]
     ended = finished[: max(0, room - len(rows) - 1)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("method and what was proposed", ratio=1, min_width=12, no_wrap=True, overflow="ellipsis")
     table.add_column("epoch", justify="right", no_wrap=True)
