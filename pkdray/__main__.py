@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from pkdray.errors import InterruptedWorkError, PkdrayError
-
-INTERRUPTED = 130
-"""The shell's exit code for a process ended by Ctrl-C (128 + SIGINT)."""
+from pkdray.errors import INTERRUPTED, InterruptedWorkError, PkdrayError
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pkdray.console import Console
+from pkdray.errors import INTERRUPTED
 
 app = typer.Typer(
     name="pkdray",
@@ -384,6 +386,40 @@ def resume(
     steps.resume(
         run, runs_dir, Console(as_json=json), trials=trials, retry_failed=retry_failed, address=address, verbose=verbose
     )
+
+
+@app.command()
+def watch(
+    run: RunName,
+    once: Annotated[bool, typer.Option("--once", help="Show where it stands now, and leave.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="From one look to the next.")] = 1.0,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """Follow a sweep from another terminal, or another machine that sees its folder; ends when the sweep does."""
+    from pkdray import steps
+
+    try:
+        steps.watch(run, runs_dir, Console(as_json=json), once=once, interval=interval)
+    except KeyboardInterrupt:
+        # The watcher has seen enough; nothing was interrupted that wants words.
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def dashboard(
+    run: RunName,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8080,
+    host: Annotated[str, typer.Option(help="127.0.0.1: this machine alone may look; 0.0.0.0: all.")] = "127.0.0.1",
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Or only write TensorBoard's files.")] = True,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """optuna-dashboard on a run's study, read-only, and TensorBoard's files of its trials. Ctrl-C ends it."""
+    from pkdray import steps
+
+    with contextlib.suppress(KeyboardInterrupt):
+        steps.dashboard(run, runs_dir, Console(as_json=json), host=host, port=port, serve=serve)
 
 
 @app.command()

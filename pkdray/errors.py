@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+INTERRUPTED = 130
+"""The shell's exit code for a process ended by Ctrl-C (128 + SIGINT)."""
+
 
 class PkdrayError(Exception):
     """A mistake that the user can mend; the command line prints it without a traceback and exits with 2.

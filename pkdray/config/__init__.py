@@ -28,6 +28,7 @@ from pkdray.config.sections import (
     Config,
     DatasetConfig,
     EncoderConfig,
+    MlflowConfig,
     ResourcesConfig,
     SearchConfig,
     StudentConfig,
@@ -35,7 +36,9 @@ from pkdray.config.sections import (
     TeacherConfig,
     TeachersConfig,
     TNetConfig,
+    TrackingConfig,
     TrainingConfig,
+    WandbConfig,
 )
 
 __all__ = [
@@ -55,6 +58,7 @@ __all__ = [
     "KLMethod",
     "MTPKDOTMethod",
     "Method",
+    "MlflowConfig",
     "PKDMethod",
     "PKDOTMethod",
     "Parameter",
@@ -70,7 +74,9 @@ __all__ = [
     "TaskLoss",
     "TeacherConfig",
     "TeachersConfig",
+    "TrackingConfig",
     "TrainingConfig",
+    "WandbConfig",
     "apply_overrides",
     "build_config",
     "load_config",

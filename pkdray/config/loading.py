@@ -25,6 +25,8 @@ Location = tuple[str | int, ...]
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read one study from a YAML file; ``name`` defaults to the file's name.
 
+    A run's run.yaml, which holds its study beside what it was made of, is read as that study.
+
     Args:
         path: the YAML file.
         overrides: dotted path -> value, applied on top (``--set``).
@@ -39,6 +41,9 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not text in UTF-8 (byte {error.start}).", cure="Save it as UTF-8.") from error
     data, lines = _parse(text, path)
+    recorded = isinstance(data.get("config"), dict) and "dataset_fingerprint" in data
+    if recorded:
+        data, lines = data["config"], {place[1:]: line for place, line in lines.items() if place[:1] == ("config",)}
     data.setdefault("name", path.stem)
     # A fault in an overridden value is not at the line that it replaced.
     replaced = [_location(place) for place in overrides or {}]
@@ -46,7 +51,8 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         place: line for place, line in lines.items() if not any(place[: len(new)] == new for new in replaced)
     }
     origins.update(dict.fromkeys(replaced, "--set"))
-    return build_config(apply_overrides(data, overrides or {}), source=str(path), lines=origins)
+    whole = apply_overrides(data, overrides or {}, resolved=recorded)
+    return build_config(whole, source=str(path), lines=origins)
 
 
 def build_config(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -242,6 +243,39 @@ class ResourcesConfig(Section):
     max_failures: int = Field(default=2, ge=0, description="restarts of a trial or teacher whose process or node died")
 
 
+class MlflowConfig(Section):
+    """Where MLflow keeps its runs; passwords and tokens come from its own environment variables, never from here."""
+
+    uri: str = Field(min_length=1, description="a tracking server, or sqlite:///FILE")
+    experiment: str = Field(default="pkdray", min_length=1)
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str) -> str:
+        if urlsplit(uri).password is not None:
+            raise ValueError(
+                "holds a password, which would be copied into run.yaml: set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) instead"
+            )
+        return uri
+
+
+class WandbConfig(Section):
+    """Where Weights & Biases keeps its runs; the key comes from WANDB_API_KEY or `wandb login`, never from here."""
+
+    project: str = Field(default="pkdray", min_length=1)
+    entity: str | None = Field(default=None, min_length=1)
+    mode: Literal["online", "offline"] = "online"
+
+
+class TrackingConfig(Section):
+    """Who else is told of epochs and ends of trials; nobody by default."""
+
+    tensorboard: bool = False
+    mlflow: MlflowConfig | None = None
+    wandb: WandbConfig | None = None
+
+
 class Config(Section):
     """One study, whole: everything that a run needs to be made again.
 
@@ -259,6 +293,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig = SearchConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="before")
     @classmethod

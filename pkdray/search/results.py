@@ -42,7 +42,7 @@ def write_results(run: Run, plan: Plan, dataset: Dataset, ledger: Ledger) -> Non
 
 
 def trials_table(ledger: Ledger) -> pd.DataFrame:
-    """One row a trial: number, state, value, method, epochs, seconds, reason, retry_of, and its parameters."""
+    """One row a trial: number, state, value, method, epochs, seconds, node, device, reason, retry_of, parameters."""
     rows = []
     for trial in ledger.trials():
         said = summary(trial)
@@ -54,6 +54,8 @@ def trials_table(ledger: Ledger) -> pd.DataFrame:
                 "best_epoch": said.get("epoch"),
                 "epochs": said.get("epochs") or max(trial.intermediate_values, default=None),
                 "seconds": said.get("seconds"),
+                "node": said.get("node"),
+                "device": said.get("device"),
                 "started": trial.datetime_start,
                 "finished": trial.datetime_complete,
                 "reason": reason(trial),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,13 +18,14 @@ from pkdray.config import Config, build_config
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.errors import FingerprintError, PkdrayError, RunError
 from pkdray.files import storage_errors, write_yaml
+from pkdray.search.folders import LOCK_FILE, RUN_FILE, find_folder, holder, holder_note
 from pkdray.search.ledger import Ledger
 from pkdray.search.samplers import make_sampler
 from pkdray.search.space import flatten, grid, grid_size
 from pkdray.training.plan import Plan, make_plan
 from pkdray.training.pools import Pool
 
-RUN_FILE, STUDY_FILE, LOCK_FILE = "run.yaml", "study.db", ".lock"
+STUDY_FILE = "study.db"
 _JOURNALS = tuple(f"{STUDY_FILE}-{kind}" for kind in ("journal", "wal", "shm"))
 _LEFTOVERS = (STUDY_FILE, LOCK_FILE, *_JOURNALS)
 POOLS = "pools"
@@ -78,8 +79,13 @@ class Run:
             raise RunError(f"{path} is not empty and is no run (it holds {foreign[0]}).", cure="Choose another --name.")
 
     @classmethod
-    def create(cls, path: Path, plan: Plan) -> Run:
+    def create(cls, path: Path, plan: Plan, command: Sequence[str] = ()) -> Run:
         """Make the folder, the ledger with its planned trials, and run.yaml.
+
+        Args:
+            path: of the run.
+            plan: what is to be searched.
+            command: the command line that makes the run, for the record.
 
         Raises:
             RunError: the folder holds a run, or something else.
@@ -106,6 +112,7 @@ class Run:
             {
                 "name": path.name,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": list(command),
                 "dataset": plan.info.name,
                 "dataset_path": plan.dataset_path,
                 "dataset_fingerprint": plan.dataset_fingerprint,
@@ -188,20 +195,13 @@ class Run:
                     cure="Wait for it, or stop it with Ctrl-C.",
                 ) from error
             handle.truncate(0)
-            handle.write(f"process {os.getpid()} on {platform.node()}")
+            handle.write(holder_note(os.getpid(), platform.node()))
             handle.flush()
             yield
 
     def is_active(self) -> bool:
         """Whether some process is sweeping the run now."""
-        try:
-            with (self.path / LOCK_FILE).open("r") as handle:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return holder(self.path) is not None
 
 
 def find_run(name_or_path: str, runs_dir: Path) -> Run:
@@ -210,14 +210,7 @@ def find_run(name_or_path: str, runs_dir: Path) -> Run:
     Raises:
         RunError: there is none; the message lists those there are.
     """
-    for path in (runs_dir / name_or_path, Path(name_or_path)):
-        if (path / RUN_FILE).is_file():
-            return Run(path)
-    names = [run.name for run in list_runs(runs_dir)]
-    raise RunError(
-        f"There is no run '{name_or_path}', neither in {runs_dir} nor as a path.",
-        cure=f"Runs in {runs_dir}: {', '.join(names)}." if names else f"No runs are in {runs_dir} yet; try --runs-dir.",
-    )
+    return Run(find_folder(name_or_path, runs_dir))
 
 
 def list_runs(runs_dir: Path) -> list[Run]:

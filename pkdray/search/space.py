@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import BaseTrial
 
+from pkdray.config import Config
 from pkdray.config.parameters import Parameter, evaluation_order
 from pkdray.errors import ConfigError
 
@@ -304,3 +305,10 @@ def _cardinality(parameter: Parameter) -> int:
     if parameter.step is not None:
         return _steps(*parameter.range, parameter.step)
     return len(_points(parameter))
+
+
+def longest_training(config: Config) -> int:
+    """The epochs of the longest training that the space may propose."""
+    parameters = config.search.space.get("training.epochs", [])
+    searched = [int(value) for parameter in parameters for value in parameter.extremes()]
+    return max([config.training.epochs, *searched])

@@ -8,10 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +16,11 @@ from pkdray.data.dataset import Dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, StorageError
 from pkdray.files import write_text
-from pkdray.search.ledger import Counts, Ledger
+from pkdray.search.ledger import Ledger
+from pkdray.search.monitor import Monitor, OnProgress, Progress
 from pkdray.search.results import write_results
 from pkdray.search.run import Run
-from pkdray.search.trial import run_trial
+from pkdray.search.trial import TrialReport, run_trial
 from pkdray.training.distributed import Team, release_all, run_on_workers
 from pkdray.training.inputs import SEARCH_SPLITS, split_arrays, with_embeddings
 from pkdray.training.loop import Report
@@ -32,25 +30,10 @@ from pkdray.training.pools import Pool
 from pkdray.training.workers import freeze
 
 logger = logging.getLogger(__name__)
-_PROGRESS_SECONDS = 0.5
 TRAIN = ".train"
 """Where Ray Train keeps its own records while trials train on several workers."""
 _WAITING = {"memory": 1 << 26}
 """What a trial takes that only waits for its workers: CPUs that it held, they could not have."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a sweep stands; ``seconds_left`` is a guess from this session's pace, None before its first end."""
-
-    counts: Counts
-    best_number: int | None
-    best_value: float | None
-    seconds: float
-    seconds_left: float | None
-
-
-OnProgress = Callable[[Progress], None]
 
 
 def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnProgress | None = None) -> Progress:
@@ -64,19 +47,27 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
     """
     ledger = run.ledger()
     ledger.release()
-    meter = _Meter(ledger, on_progress)
+    monitor = Monitor(run, plan, ledger, on_progress)
+    try:
+        _sweep(run, plan, dataset, pool, ledger, monitor)
+    finally:
+        progress = monitor.close()
+    return progress
+
+
+def _sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, ledger: Ledger, monitor: Monitor) -> None:
     if ledger.counts().open:
         resources, student = plan.config.resources, plan.config.student
         cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
-        freeze(plan, dataset, student, plan.prevalent, pool.frozen.resolve(), cpus=cpus, gpus=gpus)
-        shared = SharedArrays.put(study_arrays(plan, dataset, pool))
+        with monitor.waiting():
+            freeze(plan, dataset, student, plan.prevalent, pool.frozen.resolve(), cpus=cpus, gpus=gpus)
+            shared = SharedArrays.put(study_arrays(plan, dataset, pool))
         try:
-            _fit(run, plan, pool, ledger, shared, meter)
+            _fit(run, plan, pool, ledger, shared, monitor)
         finally:
             ledger.release()
         shared.verify()
     write_results(run, plan, dataset, ledger)
-    return meter.read()
 
 
 def study_arrays(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, Any]]:
@@ -89,17 +80,19 @@ def study_arrays(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str
     return with_embeddings(arrays, embeddings, plan.first_teacher)
 
 
-def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays, meter: _Meter) -> None:
+def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays, monitor: Monitor) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     from ray import tune
 
-    from pkdray.search.tune import LedgerSearcher, ProgressCallback, make_scheduler
+    from pkdray.search.tune import LedgerASHA, LedgerSearcher, SweepCallback, make_scheduler
 
     resources = plan.config.resources
     alone = resources.workers_per_trial == 1
     searcher = LedgerSearcher(ledger, plan.config, plan.metric)
+    scheduler = make_scheduler(plan.config, mode=plan.metric.mode, trials=ledger.trials())
+    monitor.begin(scheduler.reached if isinstance(scheduler, LedgerASHA) else None)
     # Tune's own records are of no use to us: the ledger has the state, the trials' folders have the files.
     # Named like `cluster.connected` names its folders, so that what a killed sweep leaves is removed by the next.
     records = tempfile.mkdtemp(prefix=f"pkdray-{os.getpid()}-tune-", dir="/tmp")
@@ -119,14 +112,14 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
         tune_config=tune.TuneConfig(
             num_samples=ledger.counts().open,
             search_alg=searcher,
-            scheduler=make_scheduler(plan.config, mode=plan.metric.mode, trials=ledger.trials()),
+            scheduler=scheduler,
             max_concurrent_trials=resources.concurrent_trials or (None if alone else room_for(team_of(plan))),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="records",
             storage_path=records,
-            callbacks=[ProgressCallback(meter.tick)],
+            callbacks=[SweepCallback(monitor, scheduler)],
             failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             verbose=0,
         ),
@@ -151,13 +144,15 @@ def _tune_trial(
     import torch
     from ray import tune
 
-    from pkdray.search.tune import EPOCH, FAILED, HALT, SUMMARY, VALUE, outcome
+    from pkdray.search.reports import ENTRY, EPOCH, FAILED, HALT, SUMMARY, VALUE, outcome
 
     torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
     folder = run_path / "trials" / str(config["number"])
 
-    def report(entry: dict[str, float]) -> None:
-        tune.report({EPOCH: int(entry["epoch"]), VALUE: entry["best"], SUMMARY: "", FAILED: ""})
+    def report(entry: dict[str, Any]) -> None:
+        tune.report(
+            {EPOCH: int(entry["epoch"]), VALUE: entry["best"], SUMMARY: "", FAILED: "", ENTRY: json.dumps(entry)}
+        )
 
     worst = float("-inf") if plan.metric.mode == "max" else float("inf")
     try:
@@ -184,7 +179,7 @@ def _train(
     folder: Path,
     tnets: Path,
     frozen: Path,
-    report: Report,
+    report: TrialReport,
 ) -> dict[str, Any]:
     """The trial, in this process or by its own workers."""
     resources = plan.config.resources
@@ -244,28 +239,3 @@ def room_for(team: Team) -> int:
             team.workers, team.cpus, team.gpus, has.get("CPU", 0), has.get("GPU", 0),
         )  # fmt: skip
     return max(1, room)
-
-
-class _Meter:
-    """Reads the ledger now and then and tells how the sweep stands."""
-
-    def __init__(self, ledger: Ledger, on_progress: OnProgress | None) -> None:
-        self._ledger = ledger
-        self._on_progress = on_progress
-        self._started = time.monotonic()
-        self._last = 0.0
-        self._finished_before = ledger.counts().finished
-
-    def tick(self) -> None:
-        now = time.monotonic()
-        if self._on_progress and now - self._last >= _PROGRESS_SECONDS:
-            self._last = now
-            self._on_progress(self.read())
-
-    def read(self) -> Progress:
-        counts = self._ledger.counts()
-        best = self._ledger.best()
-        seconds = time.monotonic() - self._started
-        done = counts.finished - self._finished_before
-        left = seconds / done * (counts.planned - counts.finished) if done else None
-        return Progress(counts, best.number if best else None, best.value if best else None, seconds, left)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
+import torch
 
 from pkdray.embeddings import Arrays
 from pkdray.files import write_atomic, write_json, write_yaml
 from pkdray.training.checkpoints import save_tensors, trained_state
-from pkdray.training.loop import LAST, Fitted, Report
+from pkdray.training.loop import LAST, Fitted
 from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
 from pkdray.training.students import student_identity, train_student
 
 BEST, CURVES, RESULT, CONFIG = "best.safetensors", "curves.parquet", "result.json", "config.yaml"
+
+TrialReport: TypeAlias = Callable[[dict[str, Any]], None]
+"""Called with an epoch's metrics, and with the ``node`` and ``device`` that it ran on."""
 
 
 def run_trial(
@@ -29,7 +34,7 @@ def run_trial(
     *,
     tnets: Path | None = None,
     frozen: Path | None = None,
-    report: Report | None = None,
+    report: TrialReport | None = None,
     device: str = "cpu",
     workers: Workers | None = None,
 ) -> dict[str, Any]:
@@ -51,7 +56,8 @@ def run_trial(
 
     Returns:
         ``value`` (the study's metric at the best epoch), ``metrics``, ``epoch`` (the best), ``epochs`` (trained),
-        ``seconds`` (of this process), ``method``, ``teachers`` (share of rows taught by each).
+        ``seconds`` (of this process), ``method``, ``teachers`` (share of rows taught by each), ``node`` (host name),
+        ``device`` (cpu, or the GPU's name).
 
     Raises:
         ConfigError: the proposal is outside a domain.
@@ -67,9 +73,11 @@ def run_trial(
     if workers.rank == 0:
         write_yaml(folder / CONFIG, config.model_dump(mode="json", by_alias=True))
 
+    place = {"node": platform.node(), "device": device_name(device)}
+
     def forward_report(entry: dict[str, float]) -> None:
         if report and not entry["finished"]:
-            report(entry)
+            report({**entry, **place})
 
     fitted = train_student(
         plan,
@@ -101,10 +109,16 @@ def run_trial(
         "seconds": round(time.monotonic() - started, 3),
         "method": config.method.name,
         "teachers": shares,
+        **place,
     }
     if workers.rank == 0:
         _write(folder, fitted, curves, identity, summary)
     return summary
+
+
+def device_name(device: str) -> str:
+    """``cpu``, or what the maker calls the GPU."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _write(folder: Path, fitted: Fitted, curves: pd.DataFrame, identity: str, summary: dict[str, Any]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune import Callback
@@ -17,15 +17,10 @@ from pkdray.config import AshaConfig, Config
 from pkdray.errors import StorageError
 from pkdray.search.ledger import Ledger
 from pkdray.search.ledger import summary as ledger_summary
+from pkdray.search.reports import EPOCH, FAILED, HALT, PROCESS_DIED, SUMMARY, VALUE, has_ended
 from pkdray.search.run import fixed_values, sampler_for
-from pkdray.search.space import suggest
+from pkdray.search.space import longest_training, suggest
 from pkdray.training.metrics import Metric
-
-EPOCH, VALUE, FAILED, SUMMARY, HALT = "epoch", "value", "failed", "summary", "halt"
-"""What a trial reports: the epoch, the best value so far, a reason if it failed, its summary (JSON) if it finished, and
-why the whole sweep must halt (a full disk), if it must."""
-
-PROCESS_DIED = "its process died: out of memory, killed, or its node was lost"
 
 
 class LedgerSearcher(Searcher):
@@ -60,7 +55,7 @@ class LedgerSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Write down an intermediate value; where that cannot be done, no further trial starts."""
-        if _ended(result):
+        if has_ended(result):
             return
         try:
             self._ledger.report(self._numbers[trial_id], int(result[EPOCH]), float(result[VALUE]))
@@ -130,7 +125,7 @@ class LedgerASHA(AsyncHyperBandScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Judge a running trial; an ended one is past judging."""
-        if _ended(result):
+        if has_ended(result):
             return TrialScheduler.CONTINUE
         return super().on_trial_result(tune_controller, trial, result)
 
@@ -140,6 +135,18 @@ class LedgerASHA(AsyncHyperBandScheduler):
             self.on_trial_remove(tune_controller, trial)
         else:
             super().on_trial_complete(tune_controller, trial, result)
+
+    def passed(self, trial_id: str, *, stopped: bool = False) -> int:
+        """The epoch of the highest rung that a trial has passed, 0 for none; one ``stopped`` fell at its last."""
+        rungs = sorted(epoch for epoch, recorded in self._rungs() if trial_id in recorded)
+        return max(rungs[:-1] if stopped else rungs, default=0)
+
+    def reached(self) -> dict[int, int]:
+        """Epoch of each rung -> how many trials came to it."""
+        return {epoch: len(recorded) for epoch, recorded in self._rungs()}
+
+    def _rungs(self) -> list[tuple[int, dict[str, float]]]:
+        return [(int(epoch), recorded) for bracket in self._brackets for epoch, recorded in bracket._rungs]
 
     def _replay(self, trial: Any, number: int) -> None:
         for epoch, value in self._values.get(number, {}).items():
@@ -158,28 +165,55 @@ def make_scheduler(config: Config, *, mode: str, trials: list[FrozenTrial]) -> T
     """ASHA as configured, or none."""
     if config.search.asha is None:
         return FIFOScheduler()
-    searched = [
-        int(value) for parameter in config.search.space.get("training.epochs", []) for value in parameter.extremes()
-    ]
-    epochs = max([config.training.epochs, *searched])
-    return LedgerASHA(config.search.asha, epochs=epochs, mode=mode, trials=trials)
+    return LedgerASHA(config.search.asha, epochs=longest_training(config), mode=mode, trials=trials)
 
 
-class ProgressCallback(Callback):
-    """Tells the sweep that something happened, whenever Tune has a result or an end."""
+class Listener(Protocol):
+    """Who is told what happens to the trials, by their numbers in the ledger."""
 
-    def __init__(self, notify: Callable[[], None]) -> None:
-        self._notify = notify
+    def started(self, number: int, overrides: dict[str, Any]) -> None:
+        """A trial starts, or starts again after its process died."""
+
+    def reported(self, number: int, result: Mapping[str, Any], rung: int | None) -> None:
+        """A trial has done an epoch; ``rung`` is ASHA's highest that it has passed."""
+
+    def ended(self, number: int, result: Mapping[str, Any] | None) -> None:
+        """A trial has ended with its last report; None where its process died."""
+
+    def tick(self) -> None:
+        """Another step of Tune's loop is done."""
+
+
+class SweepCallback(Callback):
+    """Tells a listener what Tune does."""
+
+    def __init__(self, listener: Listener, scheduler: TrialScheduler) -> None:
+        self._listener = listener
+        self._scheduler = scheduler
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks into records of its own, which nobody reads; threads cannot be pickled."""
+        return {}
+
+    def on_trial_start(self, *_: Any, trial: Any, **__: Any) -> None:
+        """Called when a trial has its actor."""
+        self._listener.started(trial.config["number"], json.loads(trial.config["overrides"]))
+
+    def on_trial_result(self, *_: Any, trial: Any, result: dict[str, Any], **__: Any) -> None:
+        """Called after searcher and scheduler; a trial's last word is told as its end."""
+        if not has_ended(result):
+            asha = isinstance(self._scheduler, LedgerASHA)
+            rung = self._scheduler.passed(trial.trial_id, stopped=bool(result.get("done"))) if asha else None
+            self._listener.reported(trial.config["number"], result, rung)
+
+    def on_trial_complete(self, *_: Any, trial: Any, **__: Any) -> None:
+        """Called when a trial returned, or was stopped."""
+        self._listener.ended(trial.config["number"], trial.last_result)
+
+    def on_trial_error(self, *_: Any, trial: Any, **__: Any) -> None:
+        """Called when a trial's process died for good."""
+        self._listener.ended(trial.config["number"], None)
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Called after each step of Tune's loop."""
-        self._notify()
-
-
-def _ended(result: Mapping[str, Any]) -> bool:
-    return bool(result.get(FAILED) or result.get(SUMMARY) or result.get(HALT))
-
-
-def outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """A finished trial's last report."""
-    return {EPOCH: summary["epochs"], VALUE: summary["value"], SUMMARY: json.dumps(summary), FAILED: ""}
+        self._listener.tick()

@@ -10,10 +10,12 @@ from pkdray.steps.runs import list_runs, show
 from pkdray.steps.searching import resume, sweep, swept
 from pkdray.steps.students import export, predict
 from pkdray.steps.studies import embed, load_study, profile, taught, teach
+from pkdray.steps.watching import dashboard, watch
 from pkdray.steps.wording import next_steps
 
 __all__ = [
     "compare",
+    "dashboard",
     "embed",
     "evaluate",
     "export",
@@ -33,4 +35,5 @@ __all__ = [
     "swept",
     "taught",
     "teach",
+    "watch",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +13,8 @@ from pkdray.errors import (
 )
 from pkdray.interrupts import noticed
 from pkdray.steps.runs import show
-from pkdray.steps.studies import check_room, load_study, taught
-from pkdray.steps.wording import short_path
+from pkdray.steps.studies import OnTeachers, check_room, load_study, taught
+from pkdray.steps.wording import command_line, short_path
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
@@ -40,7 +40,9 @@ def sweep(
     dataset, plan = load_study(space, [*assignments, *extra])
     from pkdray.cluster import connected
     from pkdray.search.run import Run, new_run_path
+    from pkdray.tracking import check_tracking
 
+    check_tracking(plan.config.tracking)
     path = runs_dir / name if name else new_run_path(runs_dir, plan.config.name)
     if not name and path.name != plan.config.name:
         console.say(
@@ -50,10 +52,11 @@ def sweep(
     Run.check_free(path, plan)
     with connected(address, verbose=verbose):
         check_room(plan, runs_dir, address)
-        run = Run.create(path, plan)
+        run = Run.create(path, plan, command_line())
         with run.lock(), _resumable(run) as check:
-            pool = taught(plan, dataset, runs_dir, console)
-            check()
+            with _teaching(run, plan) as on_teachers:
+                pool = taught(plan, dataset, runs_dir, console, on_teachers)
+                check()
             swept(run, plan, dataset, pool, console)
     show(str(run.path), runs_dir, console)
     return run
@@ -72,8 +75,10 @@ def resume(
     """Run what a run's ledger lacks."""
     from pkdray.cluster import connected
     from pkdray.search.run import find_run
+    from pkdray.tracking import check_tracking
 
     run = find_run(name, runs_dir)
+    check_tracking(run.config.tracking)
     with run.lock():
         dataset = run.dataset()
         plan = run.plan(dataset)
@@ -90,14 +95,36 @@ def resume(
         if counts.open:
             with _resumable(run) as check, connected(address, verbose=verbose):
                 check_room(plan, run.runs_dir, address)
-                pool = taught(plan, dataset, run.runs_dir, console)
-                check()
+                with _teaching(run, plan) as on_teachers:
+                    pool = taught(plan, dataset, run.runs_dir, console, on_teachers)
+                    check()
                 swept(run, plan, dataset, pool, console)
         else:
-            from pkdray.search.results import write_results
+            from pkdray.search.sweep import sweep as run_sweep
 
-            write_results(run, plan, dataset, ledger)
+            # Nothing to run: what stands beside the ledger is written again.
+            run_sweep(run, plan, dataset, run.pool(plan))
     show(str(run.path), runs_dir, console)
+
+
+@contextmanager
+def _teaching(run: Run, plan: Plan) -> Iterator[OnTeachers]:
+    """Keep live.json fresh while teachers are trained, which only waits; yields whom to tell of them."""
+    from pkdray.search.live import INTERRUPTED, TEACHING, LiveFile, LiveState, beating
+
+    state = LiveState(run.name, metric=plan.metric.name, mode=plan.metric.mode, epochs=plan.config.training.epochs)
+    state.stand(run.ledger().counts(), None)
+    file, teachers = LiveFile(run.path), {"trained": dict[str, float](), "training": list[str]()}
+
+    def on_teachers(trained: Mapping[str, float], training: Sequence[str]) -> None:
+        teachers.update(trained=dict(trained), training=list(training))
+
+    try:
+        with beating(lambda: file.write({**state.snapshot(TEACHING), "teachers": teachers})):
+            yield on_teachers
+    except BaseException:
+        file.write(state.snapshot(INTERRUPTED))
+        raise
 
 
 @contextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pkdray.console import Console
+from pkdray.console import Console, teaching_line
 from pkdray.errors import (
     ConfigError,
     InterruptedWorkError,
@@ -201,15 +201,27 @@ def check_room(plan: Plan, runs_dir: Path, address: str | None, *, trials: bool 
         )
 
 
-def taught(plan: Plan, dataset: Dataset, runs_dir: Path, console: Console) -> Pool:
+OnTeachers = Callable[[Mapping[str, float], Sequence[str]], None]
+"""Called with the trained teachers and their metric, and with the names of those in training."""
+
+
+def taught(
+    plan: Plan, dataset: Dataset, runs_dir: Path, console: Console, on_teachers: OnTeachers | None = None
+) -> Pool:
     """The plan's finished pool, trained now if need be."""
     with console.progress("Teachers ...") as meter:
-        pool, said = finished_pool(plan, dataset, runs_dir, meter.show)
+        pool, said = finished_pool(plan, dataset, runs_dir, meter.show, on_teachers)
     console.say(said)
     return pool
 
 
-def finished_pool(plan: Plan, dataset: Dataset, runs_dir: Path, show: Callable[[str], object]) -> tuple[Pool, str]:
+def finished_pool(
+    plan: Plan,
+    dataset: Dataset,
+    runs_dir: Path,
+    show: Callable[[str], object],
+    on_teachers: OnTeachers | None = None,
+) -> tuple[Pool, str]:
     """The plan's finished pool, trained now if need be, and a line about it."""
     from pkdray.search.run import POOLS
     from pkdray.training.pools import Pool
@@ -221,15 +233,24 @@ def finished_pool(plan: Plan, dataset: Dataset, runs_dir: Path, show: Callable[[
         pool.verify(plan)
         return pool, f"Teachers{fold}: the pool {pool.path.name} is reused."
     names = [member.name for member in plan.pool.values() if member.adapter_of is None]
-    show(f"Teachers{fold}: training {', '.join(names)} ...")
-    done: list[str] = []
+    values: dict[str, float] = {}
+
+    def tell() -> None:
+        training = [name for name in names if name not in values]
+        if on_teachers:
+            on_teachers(values, training)
+        line = teaching_line({"teachers": {"trained": values, "training": training}})
+        counted = f" ({len(values)} of {len(names)} trained)" if values else ""
+        show(f"{line}{fold}{counted}")
 
     def trained(name: str, metrics: dict[str, float]) -> None:
-        done.append(f"{name} {metrics[plan.metric.name]:.4f}")
-        show(f"Teachers{fold}: {', '.join(done)} ({len(done)} of {len(names)} trained)")
+        values[name] = metrics[plan.metric.name]
+        tell()
 
+    tell()
     pool = train(plan, dataset, runs_dir / POOLS, trained)
-    return pool, f"Teachers{fold}: {', '.join(done)} ({plan.metric.name} on validation)."
+    done = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    return pool, f"Teachers{fold}: {done} ({plan.metric.name} on validation)."
 
 
 def _show_pool(pool: Pool, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,19 @@ def named(values: Sequence[str], option: str) -> dict[str, str]:
 def next_steps(*commands: str) -> list[str]:
     """The commands to type next, as lines."""
     return ["", "Next:", *(f"  {command}" for command in commands)]
+
+
+def command_line() -> list[str]:
+    """The command line that this process was started with, for the record.
+
+    Example:
+        >>> isinstance(command_line(), list)
+        True
+    """
+    program, *arguments = sys.argv
+    if Path(program).name in ("pkdray", "__main__.py"):
+        return ["pkdray", *arguments]
+    return list(sys.orig_argv)
 
 
 def short_path(path: Path) -> str:

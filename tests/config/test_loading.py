@@ -595,3 +595,40 @@ def test_conditions_in_a_circle_and_alternatives_out_of_reach() -> None:
         "search.space.training.batch_size.1: is never used: an alternative above it holds whenever this one does",
         "search.space.method.selection.1: is never used: an alternative above it holds whenever this one does",
     )
+
+
+def test_a_runs_record_is_a_space_too(tmp_path: Path) -> None:
+    space = {"training.learning_rate": {"float": [1e-3, 1e-2], "log": True}}
+    config = build_config(
+        {
+            "name": "first",
+            "dataset": {"path": "mfeat", "prevalent": ["fou"]},
+            "method": {"name": "kl", "preset": "faithful"},
+            "search": {"space": space},
+        }
+    )
+    record = {"name": "demo-2", "dataset_fingerprint": "0123", "config": config.model_dump(mode="json", by_alias=True)}
+    path = tmp_path / "run.yaml"
+    path.write_text("# A run of pkdray.\n" + yaml.safe_dump(record, sort_keys=False))
+    assert load_config(path) == config
+    changed = load_config(path, {"training.epochs": 7, "method.preset": "recommended"})
+    assert (changed.training.epochs, changed.name) == (7, "first")
+    assert changed.method.alpha == 0.7, "a new preset replaces what the old one had filled in"
+    path.write_text(path.read_text().replace("patience: 20", "patience: never"))
+    with pytest.raises(ConfigError) as told:
+        load_config(path)
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), start=1) if "patience: never" in text)
+    assert f"(line {line})" in told.value.details[0]
+
+
+def test_the_password_of_a_tracking_server_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "dataset: {path: mfeat, prevalent: [fou]}\n"
+        "tracking: {mlflow: {uri: 'https://me:secret@host/x'}, wandb: {mode: on}, tensorbord: true}\n"
+    )
+    with pytest.raises(ConfigError) as told:
+        load_config(path)
+    assert len(told.value.details) == 3
+    assert "MLFLOW_TRACKING_PASSWORD" in str(told.value)
+    assert "did you mean 'tensorboard'?" in str(told.value)

@@ -18,6 +18,7 @@ from pkdray.data.dataset import open_dataset
 from pkdray.errors import DatasetError, FingerprintError, PkdrayError, RunError
 from pkdray.search.run import Run, find_run, list_runs, new_run_path, sampler_for
 from pkdray.training.plan import Plan, make_plan
+from pkdray.training.students import student_identity
 
 Study = Callable[..., Plan]
 
@@ -232,3 +233,22 @@ def test_a_run_finds_its_dataset_from_another_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert Run(run.path).dataset().fingerprint == digits.fingerprint
+
+
+def test_who_is_told_of_a_sweep_changes_no_identity_and_a_record_without_that_still_opens(
+    tmp_path: Path, study: Study
+) -> None:
+    quiet = study()
+    told = study({"tracking.tensorboard": True, "tracking.mlflow": {"uri": "sqlite:///m.db"}})
+    assert told.pool_fingerprint == quiet.pool_fingerprint
+    assert student_identity(told, told.config, 3) == student_identity(quiet, quiet.config, 3)
+    run = Run.create(tmp_path / "old", quiet, ["pkdray", "sweep", "digits", "--trials", "7"])
+    assert run.about["command"] == ["pkdray", "sweep", "digits", "--trials", "7"]
+    # As runs of earlier versions were written.
+    path = run.path / "run.yaml"
+    data = yaml.safe_load(path.read_text())
+    del data["command"], data["config"]["tracking"]
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    old = Run(run.path)
+    assert old.config == run.config
+    assert old.plan(old.dataset()).pool_fingerprint == quiet.pool_fingerprint

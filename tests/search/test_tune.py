@@ -16,18 +16,8 @@ from ray.tune.search import Searcher
 
 from pkdray.config import AshaConfig, Config
 from pkdray.search.ledger import Ledger, reason, summary
-from pkdray.search.tune import (
-    EPOCH,
-    FAILED,
-    HALT,
-    PROCESS_DIED,
-    SUMMARY,
-    VALUE,
-    LedgerASHA,
-    LedgerSearcher,
-    make_scheduler,
-    outcome,
-)
+from pkdray.search.reports import EPOCH, FAILED, HALT, PROCESS_DIED, SUMMARY, VALUE, outcome
+from pkdray.search.tune import LedgerASHA, LedgerSearcher, make_scheduler
 from pkdray.training.metrics import METRICS
 
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE

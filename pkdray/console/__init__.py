@@ -1,17 +1,18 @@
-"""What a person sees: lines, tables, progress and errors. The only module that prints."""
+"""What a person sees: lines, tables, progress and errors. The only room that prints."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.status import Status
+    from rich.live import Live
 
     from pkdray.errors import PkdrayError
     from pkdray.search.sweep import Progress
@@ -36,10 +37,10 @@ class Console:
     def result(self, data: Any, *lines: str) -> None:
         """The command's result: JSON if asked for, else the given lines."""
         if self.as_json:
-            print(json.dumps(data, indent=2, default=str))
+            print(json.dumps(data, indent=2, default=str), flush=True)
             return
         for line in lines:
-            print(line)
+            print(line, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for a person; nothing with ``as_json``."""
@@ -56,13 +57,24 @@ class Console:
             table.add_row(*(shown(value) for value in row))
         self._rich(stderr=False).print(table)
 
+    def show_live(self, live: Mapping[str, Any], note: str = "") -> None:
+        """Where a sweep stands, as a table on standard output."""
+        from pkdray.console.live import live_view
+
+        console = self._rich(stderr=False)
+        console.print(live_view(live, note=note, height=console.height))
+
     @contextmanager
     def progress(self, what: str) -> Iterator[Meter]:
-        """A line that changes in place on a terminal, and is repeated now and then elsewhere."""
+        """What changes in place on a terminal, and is a line now and then elsewhere."""
         console = self._rich(stderr=True)
         if console.is_terminal:
-            with console.status(what) as status:
-                yield Meter(self, status)
+            from rich.live import Live
+
+            with Live(console=console, transient=True, refresh_per_second=8) as screen:
+                meter = Meter(self, screen)
+                meter.show(what)
+                yield meter
         else:
             self.say(what)
             yield Meter(self, None)
@@ -74,19 +86,20 @@ class Console:
 
 
 class Meter:
-    """Shows where a sweep stands."""
+    """Shows where a step stands."""
 
-    def __init__(self, console: Console, status: Status | None) -> None:
+    def __init__(self, console: Console, screen: Live | None) -> None:
         self._console = console
-        self._status = status
+        self._screen = screen
         self._last: tuple[float, str] = (float("-inf"), "")
 
     def show(self, text: str) -> None:
         """Replace the line; off a terminal, print it unless one was printed a moment ago."""
-        if self._status is not None:
+        if self._screen is not None:
+            from rich.spinner import Spinner
             from rich.text import Text
 
-            self._status.update(Text(text))
+            self._screen.update(Spinner("dots", Text(text)))
             return
         now = time.monotonic()
         if now - self._last[0] >= _LINE_SECONDS and text != self._last[1]:
@@ -95,10 +108,51 @@ class Meter:
 
     def sweep(self, progress: Progress) -> None:
         """A sweep's progress."""
-        self.show(progress_line(progress))
+        self.live(progress.live)
+
+    def live(self, live: Mapping[str, Any], note: str = "") -> None:
+        """What live.json says: a table on a terminal, else a line; ``note`` is what to think of it."""
+        if self._screen is not None:
+            from pkdray.console.live import live_view
+
+            self._screen.update(live_view(live, height=self._screen.console.height, note=note))
+            return
+        self.show(" · ".join(part for part in (live_line(live), note) if part))
 
 
-def progress_line(progress: Progress) -> str:
+def live_line(live: Mapping[str, Any]) -> str:
+    """What live.json says as one line."""
+    best = live["best"] or {"value": None, "trial": None}
+    if live["state"] == "teaching":
+        return teaching_line(live)
+    return progress_line(
+        SimpleNamespace(
+            counts=SimpleNamespace(**live["counts"]),
+            best_value=best["value"],
+            best_number=best["trial"],
+            seconds=live["seconds"],
+            seconds_left=live["seconds_left"],
+        )
+    )
+
+
+def teaching_line(live: Mapping[str, Any]) -> str:
+    """Which teachers are trained, with their metric, and which are in training.
+
+    Example:
+        >>> teaching_line({"teachers": {"trained": {"joint": 0.97}, "training": ["shape"]}})
+        'Teachers: joint 0.9700; training shape'
+    """
+    teachers = live.get("teachers", {})
+    trained = ", ".join(f"{name} {value:.4f}" for name, value in teachers.get("trained", {}).items())
+    if teachers.get("training"):
+        doing = f"training {', '.join(teachers['training'])}"
+    else:
+        doing = "adapters and embeddings" if trained else "starting"
+    return "Teachers: " + "; ".join(part for part in (trained, doing) if part)
+
+
+def progress_line(progress: Progress | SimpleNamespace) -> str:
     """A sweep's progress as one line.
 
     Example:
