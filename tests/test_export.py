@@ -42,6 +42,7 @@ FILES = [
 PAIR = {"fold": None, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.3}}
 EVALUATION: dict[str, Any] = {
     "format": 2,
+    "request": {"trial": 0},
     "trial": 0,
     "metric": "accuracy",
     "mode": "max",
