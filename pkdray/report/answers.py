@@ -13,7 +13,7 @@ import torch
 from pkdray.data.dataset import Dataset
 from pkdray.errors import DatasetError
 from pkdray.losses import ccc
-from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, Table, plain
+from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, Table
 from pkdray.report.facts import Facts
 from pkdray.report.theme import BLUE, INK, MUTED, ORANGE, legible, scale
 from pkdray.report.thinning import drawn, evenly, thinned
@@ -88,7 +88,7 @@ def aligned(table: pd.DataFrame, dataset: Dataset) -> Answers:
     truth = targets[rows, frames] if framed else targets[rows]
     if info.task == "classification":
         names = list(info.classes)
-        answer = pd.Index(names).get_indexer(pd.Index(table["prediction"].astype(str)))
+        answer: np.ndarray = pd.Index(names).get_indexer(pd.Index(table["prediction"].astype(str)))
     else:
         names = list(info.targets)
         answer = table[names].to_numpy(np.float64)
@@ -111,7 +111,7 @@ def confusion(truth: np.ndarray, answer: np.ndarray, classes: int) -> np.ndarray
 def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> go.Figure:
     """A confusion matrix: counts, coloured by their share of the row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    shown = legible([plain(name) for name in names], 14)
+    shown = legible([str(name) for name in names], 14)
     figure = go.Figure()
     figure.add_heatmap(
         z=(100 * shares).round(1).tolist(),

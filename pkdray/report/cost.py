@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from pkdray.report.blocks import Block, Cell, Missing, Plot, Plots, Section, Table, number, plain
 from pkdray.report.facts import Facts
-from pkdray.report.theme import ROLES, SYMBOLS
+from pkdray.report.theme import ROLES, SYMBOLS, sparse_ticks
 
 AXES = {"parameters": "parameters", "macs": "MACs a sample", "latency_ms": "latency, ms a sample"}
 
@@ -75,7 +75,7 @@ def against(costs: pd.DataFrame, axis: str, metric: str) -> go.Figure:
             )
     figure.update_xaxes(type="log", title=AXES[axis], exponentformat="SI")
     figure.update_yaxes(title=f"validation {metric}")
-    return figure
+    return sparse_ticks(figure) if known[axis].max() < 100 * known[axis].min() else figure
 
 
 def _amount(value: float | None) -> str:

@@ -61,7 +61,7 @@ def not_evaluated(facts: Facts) -> Missing:
 def intervals(evaluation: Mapping[str, Any]) -> go.Figure:
     """Every method in a line of its own: its trainings as points, their mean and its interval."""
     methods = evaluation["methods"]
-    labels = dict(zip(methods, legible([plain(about["label"]) for about in methods.values()]), strict=True))
+    labels = dict(zip(methods, legible([str(about["label"]) for about in methods.values()]), strict=True))
     figure = go.Figure()
     others = 0
     for key, about in methods.items():

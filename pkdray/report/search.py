@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, count, plain
 from pkdray.report.facts import Facts, method_of
-from pkdray.report.theme import BLUE, FAINT, INK, MUTED, ORANGE, scale, step
+from pkdray.report.theme import BLUE, FAINT, INK, MUTED, ORANGE, scale, sparse_ticks, step
 from pkdray.report.thinning import thinned
 
 PAIRS = ("alpha", "theta", "epsilon", "top_k")
@@ -144,7 +144,7 @@ def parallel(study: Study, parameters: Sequence[str], mode: str, metric: str) ->
         elif trace.mode == "lines":
             share = float(trace.y[0])
             good = share if mode == "max" else 1 - share
-            trace.update(line={"color": step(0.2 + 0.8 * good), "width": 1.2 + 1.6 * good}, opacity=0.85)
+            trace.update(line={"color": step(0.35 + 0.65 * good), "width": 1.2 + 1.6 * good}, opacity=0.85)
     # The first axis is the score: a bar of colours would say it twice.
     figure.data = [trace for trace in figure.data if trace.type == "parcoords" or trace.mode == "lines"]
     broken = [text.replace(" (", "<br>(").replace("[", "<br>[") for text in figure.layout.xaxis.ticktext or ()]
@@ -162,6 +162,7 @@ def slices(study: Study, parameter: str, metric: str) -> go.Figure:
         marker={"colorscale": scale(), "showscale": False, "size": 8, "line": {"width": 0.8, "color": MUTED}}
     )
     figure.update_xaxes(title=None)
+    sparse_ticks(figure)
     if figure.layout.xaxis.type == "category":
         # Optuna shows categories as Python writes them.
         bare = [str(value).strip("'") for value in figure.layout.xaxis.categoryarray or ()]
@@ -183,7 +184,7 @@ def contour(study: Study, first: str, second: str, mode: str) -> go.Figure:
             )
         else:
             trace.update(marker={"color": INK, "size": 5, "line": {"width": 0}})
-    return figure
+    return sparse_ticks(figure)
 
 
 def pairs(trials: Sequence[FrozenTrial], least: int = _LEAST_PAIR) -> list[tuple[str, str]]:

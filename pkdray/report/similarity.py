@@ -73,7 +73,7 @@ def plane(points: pd.DataFrame) -> go.Figure:
     else:
         named = target.astype(str)
         groups = sorted(named.unique())
-        shown = dict(zip(groups, legible([plain(group) for group in groups], 14), strict=True))
+        shown = dict(zip(groups, legible([str(group) for group in groups], 14), strict=True))
         for index, group in enumerate(groups):
             rows = points[named == group]
             figure.add_scatter(

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, Table, Text, plain
+from pkdray.report.blocks import Block, Cell, Missing, Plot, Plots, Section, Table, Text, plain
 from pkdray.report.facts import TOP, Facts, method_of
 from pkdray.report.theme import BLUE, FAINT, GREEN, MUTED, colour, legible
 from pkdray.search.ledger import summary
 
-_MOST_GROUPS = 40
+_MOST_GROUPS = 24
 _FIXED = ("group", "samples", "gate_open")
 
 
@@ -30,7 +30,7 @@ def pool_scores(teachers: Mapping[str, Mapping[str, Any]], metric: str, student:
         metric: which of its metrics.
         student: the best student's score.
     """
-    names = legible([plain(name) for name in teachers])
+    names = legible([str(name) for name in teachers])
     values = [about["validation"].get(metric) for about in teachers.values()]
     adapters = [about.get("adapter_of") is not None for about in teachers.values()]
     figure = go.Figure()
@@ -64,7 +64,7 @@ def stacked(groups: Sequence[str], shares: Mapping[str, Sequence[float]]) -> go.
         shares: teacher -> its share in each group, 0 to 1.
     """
     figure = go.Figure()
-    names = legible([plain(group) for group in groups])
+    names = legible([str(group) for group in groups])
     for index, (teacher, values) in enumerate(shares.items()):
         figure.add_bar(
             x=[100 * value for value in values],
@@ -82,7 +82,7 @@ def stacked(groups: Sequence[str], shares: Mapping[str, Sequence[float]]) -> go.
 
 def gates(groups: Sequence[str], shares: Sequence[float]) -> go.Figure:
     """How often the gate was open, one bar a group."""
-    names = legible([plain(group) for group in groups])
+    names = legible([str(group) for group in groups])
     figure = go.Figure()
     figure.add_bar(
         x=[100] * len(names), y=names, orientation="h", marker={"color": FAINT}, opacity=0.35, hoverinfo="skip",
@@ -187,25 +187,31 @@ def _transfer(facts: Facts) -> list[Block]:
         ),
     ]
     for table, word, words in ((found.by_class, "class", "classes"), (found.by_subject, "subject", "subjects")):
-        if table is None or table.empty:
-            blocks.append(Missing(f"The gate by {word}", f"There are no {words} to tell apart here."))
+        title = f"Teachers by {word}"
+        if table is None or len(table) < 2 or table["samples"].max() < 2:
+            blocks.append(Missing(title, f"There are no {words} of several samples to tell apart."))
             continue
         kept = most_closed(table)
         named = [name for name in table.columns if name not in _FIXED]
         height = 120 + 24 * len(kept)
         only = f" (The {len(kept)} of {len(table)} whose gate was closed most.)" if len(kept) < len(table) else ""
-        plots = [Plot(gates([str(one) for one in kept["group"]], kept["gate_open"].tolist()), "gate", height=height)]
+        plots = []
+        if (table["gate_open"] < 1).any():
+            plots.append(Plot(gates([str(one) for one in kept["group"]], kept["gate_open"].tolist()), "gate", height))
         if len(named) > 1:
             shares = {name: kept[name].fillna(0.0).tolist() for name in named}
             taught = stacked([str(one) for one in kept["group"]], shares)
-            plots.append(Plot(taught, "teachers", height=height))
+            plots.append(Plot(taught, "shares of the teachers", height))
+        if not plots:
+            blocks.append(Missing(title, f"One teacher taught every row of every {word}."))
+            continue
         says = (
-            f"A short bar is a {word} for which teachers would have misled the student, and were kept out; colours "
-            f"that change from {word} to {word} are teachers that specialise.{only}"
+            f"Where the gate's bar is short, teachers would have misled the student and were kept out; colours that "
+            f"change from {word} to {word} are teachers that specialise.{only}"
         )
-        blocks.append(Plots(f"The gate by {word}", says, plots, least=340))
+        blocks.append(Plots(title, says, plots, least=340))
     return blocks
 
 
-def _percent(share: float) -> Any:
-    return None if share is None or share != share else f"{100 * share:.1f} %"
+def _percent(share: float) -> Cell:
+    return Cell("–", None) if share is None or share != share else Cell(f"{100 * share:.1f} %", share)

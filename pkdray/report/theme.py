@@ -7,6 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from pkdray.report.blocks import plain
+
 INK, MUTED, FAINT, GRID, PAPER = "#1f2933", "#5f6b76", "#b9c2ca", "#e7ebee", "#ffffff"
 BLUE, ORANGE, GREEN, PURPLE, SKY, GOLD = "#0072b2", "#d55e00", "#009e73", "#a8578a", "#3f9bd1", "#b58400"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, GOLD)
@@ -67,8 +69,18 @@ def themed(figure: go.Figure) -> go.Figure:
     return figure
 
 
+def sparse_ticks(figure: go.Figure) -> go.Figure:
+    """Label 1, 2 and 5 of a decade on logarithmic axes, where plotly would label all nine and they would collide."""
+    for axis in (figure.layout.xaxis, figure.layout.yaxis):
+        if axis.type == "log":
+            axis.update(dtick="D2")
+    return figure
+
+
 def legible(names: Sequence[str], most: int = 28) -> list[str]:
-    """Names cut to a length that an axis has room for, and still told apart.
+    """Names cut to a length that an axis has room for, still told apart, and safe for a figure.
+
+    They are cut before they are escaped, so that no cut goes through an ``&lt;``.
 
     Example:
         >>> legible(["abc", "x" * 9 + "1", "x" * 9 + "2"], 6)
@@ -80,7 +92,7 @@ def legible(names: Sequence[str], most: int = 28) -> list[str]:
     result = []
     for name in short:
         seen[name] = seen.get(name, 0) + 1
-        result.append(f"{name} ({seen[name]})" if name in doubled else name)
+        result.append(plain(f"{name} ({seen[name]})" if name in doubled else name))
     return result
 
 

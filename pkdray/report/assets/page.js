@@ -22,7 +22,9 @@
     if (touch) layout.dragmode = false;
     if (place.clientWidth < 480) layout.template.layout.font.size = 11;
     return Plotly.react(place, figure.data, layout, {
-      responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+      // Named one by one: plotly's own choice has a button that would send the figure away.
+      responsive: true, displaylogo: false, displayModeBar: touch ? false : "hover",
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
     });
   };
 
