@@ -272,11 +272,7 @@ def _regression(found: Answers, split: str) -> list[Block]:
 
 def _subgroups(facts: Facts) -> list[Block]:
     if facts.evaluation is None:
-        return [
-            Missing(
-                "Subgroups", "They come with the evaluation on the test split.", f"pkdray evaluate {facts.run.path}"
-            )
-        ]
+        return [Missing("Subgroups", "They come with the evaluation on the test split.")]
     metric = facts.evaluation["metric"]
     blocks: list[Block] = []
     for kind, groups in (facts.evaluation.get("subgroups") or {}).items():

@@ -51,7 +51,7 @@ def role_of(who: str) -> str:
 
 
 def against(costs: pd.DataFrame, axis: str, metric: str) -> go.Figure:
-    """One kind of cost, by powers of ten, against the score.
+    """One kind of cost against the score.
 
     Args:
         costs: as `pkdray.diagnostics.costs` gives it.
@@ -73,9 +73,11 @@ def against(costs: pd.DataFrame, axis: str, metric: str) -> go.Figure:
                 text=[plain(who) for who in rows["who"]],
                 hovertemplate="%{text}: %{x:.3s}, %{y:.4f}<extra></extra>",
             )
-    figure.update_xaxes(type="log", title=AXES[axis], exponentformat="SI")
+    # Powers of ten where there is a factor of ten to show.
+    wide = len(known) > 0 and known[axis].max() >= 10 * known[axis].min() > 0
+    figure.update_xaxes(type="log" if wide else "linear", title=AXES[axis], exponentformat="SI")
     figure.update_yaxes(title=f"validation {metric}")
-    return sparse_ticks(figure) if known[axis].max() < 100 * known[axis].min() else figure
+    return sparse_ticks(figure) if wide and known[axis].max() < 100 * known[axis].min() else figure
 
 
 def _amount(value: float | None) -> str:

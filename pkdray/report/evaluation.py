@@ -55,7 +55,7 @@ def not_evaluated(facts: Facts) -> Missing:
         "The test split of this run has not been opened: the numbers below are of validation, on which the search "
         "chose."
     )
-    return Missing("Evaluation", why, f"pkdray evaluate {facts.run.path}")
+    return Missing("Not evaluated", why, f"pkdray evaluate {facts.run.path}")
 
 
 def intervals(evaluation: Mapping[str, Any]) -> go.Figure:

@@ -117,7 +117,8 @@ def importances(study: Study, parameters: Sequence[str]) -> go.Figure:
     evaluator = FanovaImportanceEvaluator(seed=0)
     figure = visualization.plot_param_importances(study, evaluator=evaluator, params=list(parameters))
     figure.update_traces(marker={"color": BLUE}, textfont={"color": INK})
-    figure.update_xaxes(title="share of the variance")
+    # Room for the numbers behind the bars.
+    figure.update_xaxes(title="share of the variance", range=[0, 1.2 * max(figure.data[0].x)])
     figure.update_yaxes(title=None)
     return figure
 
