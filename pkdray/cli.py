@@ -475,6 +475,22 @@ def compare(
 
 
 @app.command()
+def report(
+    run: RunName,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; default: report.html in the run.")
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    json: Json = False,
+) -> None:
+    """One HTML file to look at: the answer first, then figures and tables; offline, and also of a run not done yet."""
+    from pkdray import steps
+
+    steps.report(run, runs_dir, output, Console(as_json=json), open_it=open_it)
+
+
+@app.command()
 def export(
     run: RunName,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],

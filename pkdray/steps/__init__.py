@@ -6,6 +6,7 @@ Imports stand inside the steps, so that a step brings in what it needs and nothi
 from pkdray.steps.comparing import compare
 from pkdray.steps.evaluating import evaluate, show_evaluation
 from pkdray.steps.importing import import_features, import_recordings, inspect, list_datasets
+from pkdray.steps.reporting import report
 from pkdray.steps.runs import list_runs, show
 from pkdray.steps.searching import resume, sweep, swept
 from pkdray.steps.students import export, predict
@@ -28,6 +29,7 @@ __all__ = [
     "next_steps",
     "predict",
     "profile",
+    "report",
     "resume",
     "show",
     "show_evaluation",

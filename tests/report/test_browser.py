@@ -1,0 +1,230 @@
+"""The page in a real browser: everything drawn, nothing fetched, links, sorting, the dark switch, a phone, print."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import pytest
+
+from pkdray.report import Written
+
+CHROMIUM = os.environ.get("PKDRAY_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+sync_api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is missing: pip install it")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="there is no Chromium: apt-get install chromium, or name one in PKDRAY_CHROMIUM",
+)
+TASKS = ["classification", "regression"]
+
+
+@dataclass
+class Visit:
+    """An open page, and what it did that it should not have."""
+
+    page: Any
+    faults: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Any, written: dict[str, Written]) -> Iterator[Callable[..., Visit]]:
+    """Opens a report and waits until all is drawn: ``visit("regression", width=390, dark=True)``; a page is shared."""
+    contexts = []
+
+    @cache
+    def open_page(task: str, *, width: int = 1280, dark: bool = False, touch: bool = False) -> Visit:
+        context = browser.new_context(
+            viewport={"width": width, "height": 850},
+            color_scheme="dark" if dark else "light",
+            has_touch=touch,
+            is_mobile=touch,
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        seen = Visit(context.new_page())
+        here = written[task].path.as_uri()
+
+        def route(route: Any) -> None:
+            if route.request.url.partition("#")[0] == here:
+                route.continue_()
+                return
+            seen.faults.append(f"request {route.request.url}")
+            route.abort()
+
+        context.route("**/*", route)
+        seen.page.on("console", lambda message: seen.faults.append(f"{message.type}: {message.text}"))
+        seen.page.on("pageerror", lambda error: seen.faults.append(f"error: {error}"))
+        seen.page.goto(here)
+        drawn(seen.page)
+        return seen
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def drawn(page: Any) -> None:
+    page.wait_for_function("document.documentElement.dataset.drawn", timeout=60_000)
+
+
+FIGURES = """
+[...document.querySelectorAll(".plot")].map((place) => {
+  const box = place.querySelector("svg.main-svg").getBoundingClientRect();
+  const marks = place.querySelectorAll(
+    ".scatterlayer .trace, .barlayer .trace, .heatmaplayer image, .hm image, .contourlayer .contour");
+  return {
+    name: place.getAttribute("aria-label"), width: box.width, height: box.height, traces: place.data.length,
+    marks: marks.length,
+  };
+})
+"""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_figure_is_drawn_and_nothing_is_fetched_or_reported(
+    task: str, visit: Callable[..., Visit], written: dict[str, Written]
+) -> None:
+    seen = visit(task)
+    figures = seen.page.evaluate(FIGURES)
+    assert len(figures) == written[task].figures > 25
+    empty = [one for one in figures if not (one["width"] > 150 and one["height"] > 100 and one["marks"])]
+    assert empty == []
+    assert seen.faults == []
+    # The names in the data that would be scripts and tags are text, in tables and in figures.
+    assert seen.page.locator("section b u, section i, .tile b b, svg script").count() == 0
+    if task == "classification":
+        assert "calm</script><script>boom()</script>" in seen.page.locator("#answers").inner_text()
+        # Cut to what an axis has room for.
+        assert "joy & <b>fun<…" in "".join(seen.page.locator("#answers svg").all_text_contents())
+
+
+def test_the_table_of_contents_leads_to_every_section(visit: Callable[..., Visit]) -> None:
+    page = visit("classification").page
+    links = page.locator("nav a")
+    targets = [link.get_attribute("href") for link in links.all()]
+    assert len(targets) == len(set(targets)) == page.locator("main > section").count() == 11
+    for index, target in enumerate(targets):
+        links.nth(index).click()
+        assert page.url.endswith(target)
+        heading = page.locator(f"main > section{target} > h2")
+        assert heading.inner_text() == links.nth(index).inner_text()
+        page.wait_for_function(
+            "(target) => { const box = document.querySelector(target).getBoundingClientRect();"
+            " return box.top < innerHeight && box.bottom > 0; }",
+            arg=target,
+        )
+
+
+def column(page: Any, index: int) -> list[str]:
+    return [
+        row.locator("td").nth(index).inner_text() for row in page.locator("#trials tbody").first.locator("tr").all()
+    ]
+
+
+def test_tables_sort_by_click_and_by_keyboard_numbers_as_numbers_and_nothing_last(visit: Callable[..., Visit]) -> None:
+    page = visit("classification").page
+    heads = page.locator("#trials table").first.locator("th")
+    names = [head.inner_text() for head in heads.all()]
+    score, epsilon = (
+        next(i for i, name in enumerate(names) if name.startswith(one)) for one in ("accuracy", "epsilon")
+    )
+    assert column(page, 0) == [str(number) for number in range(27)]
+
+    heads.nth(score).locator("button").click()
+    assert heads.nth(score).get_attribute("aria-sort") == "ascending"
+    values = column(page, score)
+    assert values[-1] == "–"
+    known = [float(value) for value in values if value != "–"]
+    assert len(known) == 26
+    assert known == sorted(known)
+
+    heads.nth(score).locator("button").focus()
+    page.keyboard.press("Enter")
+    assert heads.nth(score).get_attribute("aria-sort") == "descending"
+    values = column(page, score)
+    assert [float(value) for value in values[:26]] == known[::-1]
+    assert values[-1] == "–"
+
+    heads.nth(epsilon).locator("button").click()
+    assert heads.nth(score).get_attribute("aria-sort") == "none"
+    drawn_values = [float(value) for value in column(page, epsilon) if value]
+    assert len(drawn_values) > 5
+    assert drawn_values == sorted(drawn_values)
+
+
+GROUND = """
+() => [
+  getComputedStyle(document.querySelector("section")).backgroundColor,
+  ...[...document.querySelectorAll(".plot")].map((place) => place._fullLayout.paper_bgcolor),
+]
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_switch_redraws_every_figure_and_the_systems_choice_comes_first(
+    dark: bool, visit: Callable[..., Visit]
+) -> None:
+    seen = visit("regression", dark=dark)
+    light, night = ({"rgb(255, 255, 255)", "#ffffff"}, {"rgb(22, 27, 32)", "#161b20"})
+    first, second = (night, light) if dark else (light, night)
+    assert set(seen.page.evaluate(GROUND)) == first
+    button = seen.page.locator("#theme")
+    assert button.inner_text() == ("Light" if dark else "Dark")
+    button.click()
+    drawn(seen.page)
+    assert set(seen.page.evaluate(GROUND)) == second
+    student = "document.querySelector('#summary .plot')._fullData.at(-1).marker.color"
+    assert seen.page.evaluate(student) == ("#009e73" if dark else "#45c79c")
+    button.click()
+    drawn(seen.page)
+    assert set(seen.page.evaluate(GROUND)) == first
+    assert seen.faults == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_on_a_phone_the_page_never_scrolls_sideways(task: str, visit: Callable[..., Visit]) -> None:
+    seen = visit(task, width=390, touch=True)
+    assert seen.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]") == [390, 390]
+    inside = seen.page.locator("#trials .scroll").first
+    assert inside.evaluate("(box) => box.scrollWidth > box.clientWidth"), "a wide table scrolls in its own frame"
+    assert seen.page.evaluate(
+        "[...document.querySelectorAll('.plot')].every((place) => place.querySelector('svg').clientWidth <= "
+        "Math.max(390, parseInt(place.style.minWidth) || 0))"
+    )
+    assert seen.faults == []
+
+
+def test_the_configuration_opens_and_can_be_copied(visit: Callable[..., Visit]) -> None:
+    page = visit("classification").page
+    box = page.locator("#reproduce details")
+    assert not box.locator("pre").is_visible()
+    box.locator("summary").click()
+    assert "startup_trials: 27" in box.locator("pre").inner_text()
+    box.locator(".copy").click()
+    page.wait_for_function("document.querySelector('#reproduce details .copy').textContent !== 'Copy'")
+    assert box.locator(".copy").inner_text() in ("Copied", "Press Ctrl+C")
+
+
+def test_it_prints_in_light_and_within_the_paper(visit: Callable[..., Visit]) -> None:
+    seen = visit("regression", dark=True)
+    seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    seen.page.wait_for_function("[...document.querySelectorAll('.plot')].every((one) => one._fullLayout.width <= 680)")
+    assert set(seen.page.evaluate(GROUND)) == {"rgb(255, 255, 255)", "#ffffff"}
+    seen.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    drawn(seen.page)
+    assert "#161b20" in seen.page.evaluate(GROUND)
+    assert seen.faults == []
