@@ -151,7 +151,9 @@ def evaluate_run(
             pairs.append({"fold": fold, "seed": seed, **said, "test": tested.get(job)})
         about[key] = method_row(key.replace("_", " "), one, plan, pairs, rows.get(key, students))
     about["teacher"] = teacher_row(trainer, dataset, folds)
-    comparisons = compare_all(about, against=[name for name in methods if name in against], mode=metric.mode)
+    comparisons = compare_all(
+        about, against=[name for name in methods if name in against], mode=metric.mode, folds=len(folds)
+    )
     for comparison in comparisons:
         comparison["sentence"] = sentence(comparison, about, metric.name, folds=len(folds))
     # An interrupted sweep has no best/ yet, or another trial's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,8 +78,11 @@ def teacher_row(trainer: Trainer, dataset: Dataset, folds: Sequence[int | None])
     }
 
 
-def compare_all(about: Mapping[str, Any], *, against: Sequence[str], mode: str) -> list[dict[str, Any]]:
-    """Student and methods against the bound, and the student against the methods; Holm's correction is over all."""
+def compare_all(about: Mapping[str, Any], *, against: Sequence[str], mode: str, folds: int) -> list[dict[str, Any]]:
+    """Student and methods against the bound, and the student against the methods; Holm's correction is over all.
+
+    ``seeds_needed`` is how many more seeds would settle a comparison: see `statistics.pairs_needed`.
+    """
     asked = [("student", "lower_bound")]
     asked += [(name, "lower_bound") for name in against] + [("student", name) for name in against]
     scores = {key: by_place(row) for key, row in about.items()}
@@ -90,7 +94,12 @@ def compare_all(about: Mapping[str, Any], *, against: Sequence[str], mode: str) 
             found.append({"method": method, "against": other, **compare_pairs(reference, own, mode)})
     corrected = correct_for_several(found)
     family = max(1, sum(one["tests"]["wilcoxon"]["p"] is not None for one in corrected))
-    return [{**one, "pairs_needed": pairs_needed(one, family)} for one in corrected]
+    return [{**one, "seeds_needed": _more_seeds(one, family, folds)} for one in corrected]
+
+
+def _more_seeds(comparison: Mapping[str, Any], family: int, folds: int) -> int | None:
+    needed = pairs_needed(comparison, family)
+    return math.ceil((needed - comparison["pairs"]) / folds) if needed is not None else None
 
 
 def by_place(row: Mapping[str, Any]) -> dict[tuple[int | None, int | None], float]:

@@ -62,9 +62,9 @@ def _more(comparison: Mapping[str, Any], folds: int) -> str:
         return (
             f" There is no test of so few or equal pairs: {least} seeds are the least." if comparison["pairs"] else ""
         )
-    if comparison["pairs_needed"] is None:
+    more = comparison["seeds_needed"]
+    if more is None:
         return f" Even {MOST_PAIRS:,} pairs would hardly settle it: if there is a difference, it is tiny."
-    more = math.ceil((comparison["pairs_needed"] - comparison["pairs"]) / folds)
     return f" About {more} more seed{'' if more == 1 else 's'} would settle it, if the difference is what it seems."
 
 

@@ -89,21 +89,24 @@ def show_evaluation(evaluation: Mapping[str, Any], console: Console) -> None:
     over = f"{seeds} seed{'s' * (seeds != 1)}" + (f" x {folds} folds" if folds > 1 else "")
     console.table(
         f"Test {metric}, {over}",
-        ["", "what", "mean", "std", "95 % interval", "over the bound"],
+        ["", "mean", "std", "95 % interval", "over the bound", ""],
         [
             [
                 about["label"],
-                about["what"],
                 about["mean"],
                 about["std"],
                 " to ".join(f"{end:.4f}" for end in about["interval"]) if about["interval"] else "-",
-                _gain(evaluation, key),
+                *_gain(evaluation, key),
             ]
             for key, about in evaluation["methods"].items()
         ],
     )
     if console.as_json:
         return
+    # Beside the numbers they would be broken into five lines each.
+    for about in evaluation["methods"].values():
+        console.result(None, f"{about['label']}: {about['what']}")
+    console.result(None, "")
     for comparison in evaluation["comparisons"]:
         console.result(None, comparison["sentence"])
     console.result(None, "", *(f"Note: {note}" for note in evaluation["notes"]))
@@ -116,8 +119,9 @@ def verdict(evaluation: Mapping[str, Any]) -> str:
     return f"{evaluation['comparisons'][0]['sentence']}{again}"
 
 
-def _gain(evaluation: Mapping[str, Any], method: str) -> str:
+def _gain(evaluation: Mapping[str, Any], method: str) -> tuple[str, str]:
+    """How much better than the lower bound, and whether that can be told from chance."""
     for comparison in evaluation["comparisons"]:
         if comparison["method"] == method and comparison["against"] == "lower_bound":
-            return f"{comparison['difference']:+.4f} ({comparison['verdict']})"
-    return "-"
+            return f"{comparison['difference']:+.4f}", comparison["verdict"]
+    return "-", ""
