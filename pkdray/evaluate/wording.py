@@ -81,6 +81,11 @@ def notes(
     """What a reader of the numbers must bear in mind."""
     own = plan.config.dataset.fold
     said = []
+    if len(methods) > 3:
+        said.append(
+            "The interval of a difference is of that comparison alone; the verdict is Wilcoxon's, corrected for all of "
+            "them, and may be more careful."
+        )
     if len(folds) == 1:
         count = len(dataset.rows("test", folds[0]))
         said.append(
