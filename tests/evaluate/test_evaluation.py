@@ -18,10 +18,11 @@ from pkdray.errors import ConfigError, RunError
 from pkdray.evaluate import EVALUATION, Request, evaluate_run, read_evaluation, student_trial
 from pkdray.evaluate import evaluation as evaluation_module
 from pkdray.evaluate.on_ray import FOLDER
-from pkdray.evaluate.opening import OPENED
+from pkdray.evaluate.opening import OPENED, record_opening
 from pkdray.evaluate.statistics import compare_pairs, describe
 from pkdray.evaluate.trainings import TESTED, TRAINED, score_one, train_one
-from pkdray.search.run import Run, sampler_for
+from pkdray.search.run import Run, fixed_values, sampler_for
+from pkdray.search.space import suggest
 from pkdray.search.sweep import study_arrays
 from pkdray.training.bundles import read_bundle
 from pkdray.training.inputs import split_arrays
@@ -156,10 +157,27 @@ class TestOpening:
         ledger = evaluated_copy.run.ledger()
         ledger.extend(4)
         trial = ledger.ask(sampler_for(evaluated_copy.plan.config))
+        suggest(evaluated_copy.plan.config.search.space, trial, fixed_values(evaluated_copy.plan.config))
         ledger.complete(trial.number, 0.999, {})
         with pytest.raises(RunError, match=f"now trial {trial.number} with 2 seeds"):
             evaluated_copy.evaluate(seeds=2)
         assert student_trial(evaluated_copy.run) == trial.number
+
+    def test_another_second_best_trial_is_another_request(self, copied, no_training: None) -> None:
+        """The best trial is still the best, and yet others would be compared than those it was opened for."""
+        world = copied
+        ranked = sorted(world.run.ledger().trials(), key=lambda trial: (-trial.value, trial.number))
+        asked = {"trial": ranked[0].number, "seeds": [5, 6], "folds": [None], "top": 2, "against": []}
+        record_opening(world.run, asked | {"trials": [trial.number for trial in ranked[:2]]})
+        with pytest.raises(AssertionError, match="something is trained"):
+            world.evaluate(seeds=2, top=2)
+        ledger = world.run.ledger()
+        ledger.extend(4)
+        trial = ledger.ask(sampler_for(world.plan.config))
+        suggest(world.plan.config.search.space, trial, fixed_values(world.plan.config))
+        ledger.complete(trial.number, (ranked[0].value + ranked[1].value) / 2, {})
+        with pytest.raises(RunError, match=rf"now .*the best 2 \(trials {ranked[0].number}, {trial.number}\) is asked"):
+            world.evaluate(seeds=2, top=2)
 
     def test_reopened_it_counts_the_openings_and_trains_only_what_is_new(self, evaluated_copy, local_ray: None) -> None:
         before = files(evaluated_copy)
