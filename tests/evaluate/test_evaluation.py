@@ -17,6 +17,7 @@ from pkdray.data.dataset import Dataset
 from pkdray.errors import ConfigError, RunError
 from pkdray.evaluate import EVALUATION, Request, evaluate_run, read_evaluation, student_trial
 from pkdray.evaluate import evaluation as evaluation_module
+from pkdray.evaluate import on_ray
 from pkdray.evaluate.on_ray import FOLDER
 from pkdray.evaluate.opening import OPENED, record_opening
 from pkdray.evaluate.statistics import compare_pairs, describe
@@ -224,6 +225,23 @@ class TestResuming:
         after = files(copied)
         assert {name: after[name] for name in before} == before
         assert without_times(evaluation) == without_times(evaluated[1])
+
+    def test_a_training_that_fails_for_another_reason_is_told_with_a_cure_and_the_others_are_kept(
+        self, copied, local_ray: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def failing(work: Any, plan: Any, shared: Any, job: Any, place: Any) -> Any:
+            from pkdray.evaluate.on_ray import _work
+
+            if job.seed != 5:
+                raise MemoryError("no room for it")
+            return _work(work, plan, shared, job, place)
+
+        monkeypatch.setattr(on_ray, "_work", failing)
+        with pytest.raises(RunError, match=r"failed \(MemoryError: no room for it\)") as caught:
+            copied.evaluate(seeds=2)
+        assert "run the same command again" in str(caught.value)
+        assert files(copied)
+        assert not (copied.run.path / OPENED).exists()
 
     def test_stopped_while_scoring_it_goes_on_with_the_same_opening(self, copied, local_ray: None) -> None:
         def stop(what: str, *_: int) -> None:
