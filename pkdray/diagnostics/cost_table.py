@@ -70,8 +70,8 @@ def costs(run: Run, plan: Plan, numbers: Sequence[int]) -> pd.DataFrame:
     for number in numbers:
         config, summary = complete_trial(run, plan, number)
         rows.append(_row(f"trial {number}", number, _student(plan, config, known), summary["value"]))
-    bare = _student(plan, plan.trial_config(BARE), known)
-    rows.append(_row("lower bound", None, bare, _lower_bound(run)))
+    overrides, value = _lower_bound(run)
+    rows.append(_row("lower bound", None, _student(plan, plan.trial_config(overrides), known), value))
     table = pd.DataFrame(rows)
     return table.astype({"trial": "Int64"})
 
@@ -155,11 +155,13 @@ def _latency(forward: Callable[[], object]) -> float:
         return float(timer.blocked_autorange(min_run_time=_SECONDS).median) * 1000
 
 
-def _lower_bound(run: Run) -> float:
+def _lower_bound(run: Run) -> tuple[dict[str, Any], float]:
+    """Its configuration, whose network the search may have chosen, and its score; the study's before `evaluate`."""
     try:
         evaluation = evaluation_of(run)
     except RunError:
         # What the bound is worth is one cell of the table; `evaluate` says what is wrong with its file.
-        return float("nan")
-    values = ((evaluation or {}).get("methods") or {}).get("lower_bound", {}).get("validation") or []
-    return sum(values) / len(values) if values else float("nan")
+        return BARE, float("nan")
+    row = ((evaluation or {}).get("methods") or {}).get("lower_bound", {})
+    values = row.get("validation") or []
+    return row.get("configuration") or BARE, sum(values) / len(values) if values else float("nan")

@@ -52,22 +52,28 @@ def best_students(run: Run, plan: Plan, ledger: Ledger, top: int) -> Contender:
     """The best ``top`` complete trials, best first; of equal proposals the first."""
     found: list[Candidate] = []
     for trial in ranked(ledger, plan):
+        if len(found) == top:
+            break
         overrides = trial_overrides(run, ledger, trial.number)
         if all(overrides != candidate.overrides for candidate in found):
             what = described(plan, overrides, f"trial {trial.number}")
             found.append(Candidate(overrides, what, trial.number, trial.value))
-    return Contender("student", found[:top])
+    return Contender("student", found)
 
 
 def lower_bound(plan: Plan, best: Mapping[str, Any]) -> Contender:
     """The student's network without T-Net, trained on the labels with the same budget.
 
-    Its training settings are the study's or the best trial's, its learning rate one of eight: as the search tuned the
-    student's, so is the bound's tuned.
+    Its network and training settings are the study's or the best trial's, its learning rate one of eight: as the search
+    tuned the student's, so is the bound's tuned.
     """
-    settings = {path: value for path, value in best.items() if path.startswith("training.")}
+    settings = {
+        path: value
+        for path, value in best.items()
+        if path.startswith(("training.", "student.")) and not path.startswith("student.tnet.")
+    }
     what = f"{', '.join(plan.prevalent)} and labels alone, no T-Net"
-    places = [("the study's training", BARE), ("the best trial's training", {**BARE, **settings})]
+    places = [("the study's settings", BARE), ("the best trial's settings", {**BARE, **settings})]
     return Contender("lower bound", _tuned(plan, places, what))
 
 

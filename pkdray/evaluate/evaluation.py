@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pkdray.evaluate.opening import EVALUATION, read_json, record_opening, refus
 from pkdray.evaluate.rows import compare_all, method_row, teacher_row
 from pkdray.evaluate.statistics import CONFIDENCE
 from pkdray.evaluate.subgroups import subgroups
+from pkdray.evaluate.trainings import finite
 from pkdray.evaluate.wording import notes, sentence
 from pkdray.files import write_json
 from pkdray.search.results import load_student, trial_overrides, write_best, write_predictions
@@ -97,7 +97,21 @@ def evaluate_run(
     against = check_methods(request.against, plan)
     folds = _folds(request.folds, plan, dataset)
     seeds = [plan.config.seed + index for index in range(request.seeds)]
-    asked = {"trial": best.number, "seeds": seeds, "folds": folds, "top": request.top, "against": against}
+    students = best_students(run, plan, ledger, request.top)
+    best_overrides = students.candidates[0].overrides
+    rows = {
+        "lower_bound": lower_bound(plan, best_overrides),
+        **{name: other_method(run, plan, ledger, name) for name in against},
+    }
+    asked = {
+        "trial": best.number,
+        "seeds": seeds,
+        "folds": folds,
+        "top": request.top,
+        "against": against,
+        # A sweep that goes on may change these and leave the best trial.
+        "trials": _trials([students, *rows.values()]),
+    }
     before = read_evaluation(run)
     if before is not None and before["request"] == asked:
         return before
@@ -108,12 +122,6 @@ def evaluate_run(
     def told(what: str) -> Callable[[int, int], None]:
         return lambda done, total: on_progress(what, done, total) if on_progress else None
 
-    students = best_students(run, plan, ledger, request.top)
-    best_overrides = students.candidates[0].overrides
-    rows = {
-        "lower_bound": lower_bound(plan, best_overrides),
-        **{name: other_method(run, plan, ledger, name) for name in against},
-    }
     metric = plan.metric
     places = [(fold, seed) for fold in folds for seed in seeds]
     tuned = {key: _tune(row, trainer, plan, seeds[0], told("tuning learning rates")) for key, row in rows.items()}
@@ -125,12 +133,21 @@ def evaluate_run(
         found = [trained[Job.of(one.overrides, fold, seed)] for fold, seed in places]
         return [entry["validation"][metric.name] for entry in found if "validation" in entry]
 
-    means = [_mean(on_validation(one), metric.mode) for one in students.candidates]
-    chosen = means.index((max if metric.mode == "max" else min)(means))
+    found = [on_validation(one) for one in students.candidates]
+    means = [float(np.mean(values)) if values else None for values in found]
+    chosen = choose(found, metric.mode)
     student = students.candidates[chosen]
     methods = {"lower_bound": tuned["lower_bound"], "student": student}
     same = [name for name in against if tuned[name].overrides == student.overrides]
     methods |= {name: tuned[name] for name in against if name not in same}
+
+    for key, one in methods.items():
+        if not on_validation(one):
+            why = trained[Job.of(one.overrides, *places[0])]["failed"]
+            raise RunError(
+                f"Every training of {key.replace('_', ' ')} diverged: {why} The test split has not been opened for it.",
+                cure="Lower training.learning_rate in the study, or set training.gradient_clip.",
+            )
 
     jobs = [
         job
@@ -177,7 +194,7 @@ def evaluate_run(
                 "trial": one.trial,
                 "rank": index + 1,
                 "search": one.score,
-                "validation": means[index] if math.isfinite(means[index]) else None,
+                "validation": means[index],
                 "chosen": index == chosen,
             }
             for index, one in enumerate(students.candidates)
@@ -230,6 +247,12 @@ def _folds(asked: Sequence[int | None] | None, plan: Plan, dataset: Dataset) -> 
     return list(dict.fromkeys(asked))
 
 
+def _trials(rows: Sequence[Contender]) -> list[int]:
+    """The trials that are compared, each once."""
+    numbers = [one.trial for row in rows for one in row.candidates if one.trial is not None]
+    return list(dict.fromkeys(numbers))
+
+
 def _tune(
     row: Contender, trainer: Trainer, plan: Plan, seed: int, on_progress: Callable[[int, int], None]
 ) -> Candidate:
@@ -253,11 +276,19 @@ def _tune(
     return min(found, key=lambda pair: sign * pair[0])[1]
 
 
-def _mean(values: Sequence[float], mode: str) -> float:
-    """The mean; the worst of all where nothing was trained."""
-    if not values:
-        return float("-inf") if mode == "max" else float("inf")
-    return float(np.mean(values))
+def choose(found: Sequence[Sequence[float]], mode: str) -> int:
+    """Which candidate is the best by its validation scores: the mean, of those with the fewest diverged trainings.
+
+    A candidate that diverges nine times of ten is not to be chosen for its one lucky training.
+
+    Example:
+        >>> choose([[0.7, 0.8], [0.9], [0.8, 0.8]], "max")
+        2
+    """
+    most = max(len(values) for values in found)
+    sign = -1 if mode == "max" else 1
+    whole = [index for index, values in enumerate(found) if len(values) == most]
+    return min(whole, key=lambda index: (sign * float(np.mean(found[index])) if most else 0.0, index))
 
 
 def _exported(run: Run, plan: Plan, dataset: Dataset, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -269,7 +300,7 @@ def _exported(run: Run, plan: Plan, dataset: Dataset, number: int) -> tuple[dict
     pictured = split_arrays(plan, dataset, plan.prevalent, ["val", "test"])
     arrays = with_steps(plan, config.student, pictured, frozen)
     exported = {
-        name: scores(student, student_rows(arrays[split], plan.prevalent, [], privileged=False), plan)
+        name: finite(scores(student, student_rows(arrays[split], plan.prevalent, [], privileged=False), plan))
         for name, split in (("validation", "val"), ("test", "test"))
     }
     return exported, subgroups(plan, dataset, prediction)

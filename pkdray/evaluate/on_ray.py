@@ -14,7 +14,7 @@ import torch
 
 from pkdray.data.dataset import Dataset
 from pkdray.embeddings import SharedArrays
-from pkdray.errors import PkdrayError
+from pkdray.errors import PkdrayError, RunError
 from pkdray.evaluate.trainings import score_one, train_one
 from pkdray.search.run import Run
 from pkdray.search.sweep import TRAIN, room_for, study_arrays, team_of
@@ -143,7 +143,10 @@ class Trainer:
                 ready, _ = ray.wait(list(running), num_returns=1)
                 for reference in ready:
                     job = running.pop(reference)
-                    outcome = ray.get(reference)
+                    try:
+                        outcome = ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        outcome = _lost(error)
                     if isinstance(outcome, PkdrayError):
                         faults.append(outcome)
                         waiting.clear()
@@ -202,6 +205,18 @@ def _work(work: Callable[..., Any], plan: Plan, shared: SharedArrays, job: Job, 
         return work(plan, shared, job, place)
     except PkdrayError as error:
         return error
+
+
+def _lost(error: Exception) -> RunError:
+    """What Ray says of a process that died too often, or of an exception that nobody foresaw."""
+    cause = getattr(error, "cause", None) or error
+    said = (str(cause).strip() or "no reason is told").splitlines()[0]
+    lost = RunError(
+        f"A training of the evaluation failed ({type(cause).__name__}: {said}).",
+        cure="What is trained is kept: run the same command again. --debug shows more.",
+    )
+    lost.__cause__ = error
+    return lost
 
 
 def _train(plan: Plan, shared: SharedArrays, job: Job, place: _Place, *, weights: bool) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def _asked(request: Mapping[str, Any]) -> str:
     folds = "" if request["folds"] == [None] else f", {len(request['folds'])} folds"
     against = f", against {', '.join(request['against'])}" if request["against"] else ""
     top = f", the best {request['top']}" if request["top"] > 1 else ""
-    return f"trial {request['trial']} with {len(request['seeds'])} seeds{folds}{top}{against}"
+    several = request.get("trials") or []
+    trials = f" (trials {', '.join(map(str, several))})" if len(several) > 1 else ""
+    return f"trial {request['trial']} with {len(request['seeds'])} seeds{folds}{top}{against}{trials}"
 
 
 def record_opening(run: Run, asked: Mapping[str, Any]) -> dict[str, Any]:

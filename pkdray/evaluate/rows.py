@@ -13,6 +13,7 @@ from pkdray.errors import RunError
 from pkdray.evaluate.candidates import Candidate, Contender
 from pkdray.evaluate.on_ray import Trainer
 from pkdray.evaluate.statistics import compare_pairs, correct_for_several, describe, pairs_needed
+from pkdray.evaluate.trainings import finite
 from pkdray.training.inputs import labelled_rows
 from pkdray.training.metrics import evaluate as evaluate_metrics
 from pkdray.training.plan import Plan
@@ -59,11 +60,12 @@ def teacher_row(trainer: Trainer, dataset: Dataset, folds: Sequence[int | None])
             ids = dataset.samples["sample_id"].iloc[rows].tolist()
             said = trainer.pool(fold).load_embeddings(plan, ids)[plan.first_teacher]
             target, labelled = labelled_rows(plan.info, torch.as_tensor(dataset.targets()[rows]))
-            pair[name] = evaluate_metrics(labelled(torch.as_tensor(said.prediction), 1), target, plan.info.task)
+            pair[name] = finite(evaluate_metrics(labelled(torch.as_tensor(said.prediction), 1), target, plan.info.task))
         pairs.append(pair)
     metric = plan.metric.name
     pairs = [{**pair, "score": pair["test"][metric]} for pair in pairs]
-    values = [pair["score"] for pair in pairs]
+    scored = [pair for pair in pairs if pair["score"] is not None]
+    values = [pair["score"] for pair in scored]
     return {
         "label": "upper bound",
         "what": f"teacher {plan.first_teacher} on {', '.join(plan.pool[plan.first_teacher].modalities)}",
@@ -73,7 +75,7 @@ def teacher_row(trainer: Trainer, dataset: Dataset, folds: Sequence[int | None])
         "tuned": 0,
         "pairs": pairs,
         "values": values,
-        "validation": [pair["validation"][metric] for pair in pairs],
+        "validation": [pair["validation"][metric] for pair in scored],
         **describe(values),
     }
 

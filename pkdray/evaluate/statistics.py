@@ -51,6 +51,9 @@ def compare_pairs(reference: Sequence[float], method: Sequence[float], mode: str
     * ``effect_size``: Cohen's d of the paired differences (mean / standard deviation)
     * ``wins`` and ``ties`` among the ``pairs``
 
+    ``better`` beside Wilcoxon's p says whether the ranks speak for the method; where the mean difference has the other
+    sign (many small gains and one collapse), there is no verdict.
+
     The verdict is Wilcoxon's: with five or ten pairs the bootstrap finds differences too easily (docs/results.md has
     the measured rates), so it gives the interval and a second opinion.
 
@@ -76,7 +79,7 @@ def compare_pairs(reference: Sequence[float], method: Sequence[float], mode: str
     gain = np.round((np.asarray(method, float) - np.asarray(reference, float)) * (1 if mode == "max" else -1), 12)
     spread = float(np.std(gain, ddof=1)) if len(gain) > 1 else 0.0
     interval, bootstrap = _bootstrap(gain)
-    wilcoxon = _wilcoxon(gain)
+    wilcoxon, better = _wilcoxon(gain)
     said = {
         "pairs": len(gain),
         "difference": float(gain.mean()),
@@ -85,7 +88,7 @@ def compare_pairs(reference: Sequence[float], method: Sequence[float], mode: str
         "wins": int((gain > 0).sum()),
         "ties": int((gain == 0).sum()),
         "tests": {
-            "wilcoxon": {"p": wilcoxon, "p_holm": wilcoxon},
+            "wilcoxon": {"p": wilcoxon, "p_holm": wilcoxon, "better": better},
             "bootstrap": {"p": bootstrap, "p_holm": bootstrap},
         },
     }
@@ -119,14 +122,15 @@ def pairs_needed(comparison: Mapping[str, Any], comparisons: int = 1) -> int | N
     """How many pairs would give a verdict with 80 % chance, if the difference is what it seems.
 
     The t-test's number (statsmodels) over the efficiency of Wilcoxon's test, at the level that Bonferroni leaves to
-    one of so many ``comparisons``. None where there is a verdict already, or more than 1,000 would be needed.
+    one of so many ``comparisons``. None where there is a verdict already, where ranks and mean contradict each other,
+    or where more than 1,000 would be needed.
 
     Example:
         >>> pairs_needed(compare_pairs([0.70, 0.72, 0.71, 0.70, 0.73], [0.71, 0.725, 0.70, 0.72, 0.735], "max"))
         29
     """
     effect = abs(comparison["effect_size"] or 0.0)
-    if comparison["verdict"] != "not enough evidence" or effect == 0:
+    if comparison["verdict"] != "not enough evidence" or effect == 0 or contradicts(comparison):
         return None
     from statsmodels.stats.power import TTestPower
 
@@ -168,20 +172,29 @@ def fewest_pairs(comparisons: int = 1) -> int:
     return math.ceil(math.log2(2 * comparisons / (1 - CONFIDENCE)))
 
 
+def contradicts(comparison: Mapping[str, Any]) -> bool:
+    """Whether the ranks are sure and the mean has the other sign: many small gains and one collapse."""
+    test = comparison["tests"]["wilcoxon"]
+    sure = test["p_holm"] is not None and test["p_holm"] < 1 - CONFIDENCE
+    return sure and test["better"] != (comparison["difference"] > 0)
+
+
 def _verdict(one: dict[str, Any]) -> Verdict:
     p = one["tests"]["wilcoxon"]["p_holm"]
-    if p is None or p >= 1 - CONFIDENCE:
+    if p is None or p >= 1 - CONFIDENCE or contradicts(one):
         return "not enough evidence"
     return "helped" if one["difference"] > 0 else "hurt"
 
 
-def _wilcoxon(gain: np.ndarray) -> float | None:
+def _wilcoxon(gain: np.ndarray) -> tuple[float | None, bool | None]:
+    """The two-sided p, and whether the ranks speak for the method."""
     if len(gain) < 2 or not gain.any():
-        return None
+        return None, None
     with warnings.catch_warnings():
         # Ties and zeros above 13 pairs: scipy falls back to the normal approximation, and says so.
         warnings.simplefilter("ignore", UserWarning)
-        return float(stats.wilcoxon(gain).pvalue)
+        greater, less = (stats.wilcoxon(gain, alternative=side).pvalue for side in ("greater", "less"))
+        return float(stats.wilcoxon(gain).pvalue), bool(greater < less)
 
 
 def _bootstrap(gain: np.ndarray) -> tuple[list[float] | None, float | None]:

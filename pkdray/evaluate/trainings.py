@@ -134,14 +134,15 @@ def score_one(
     load_trained(student, tensors, folder / BEST)
     arrays = with_steps(plan, config.student, arrays, frozen, device)
     rows = student_rows(arrays["test"], plan.prevalent, [], privileged=False, device=device)
-    # A prediction that is not finite has no score, and JSON no NaN.
-    said = {
-        name: value if math.isfinite(value) else None
-        for name, value in scores(student.to(device).eval(), rows, plan).items()
-    }
+    said = finite(scores(student.to(device).eval(), rows, plan))
     write_json(folder / TESTED, {"identity": identity, "test": said})
     (folder / BEST).unlink(missing_ok=True)
     return said
+
+
+def finite(said: Mapping[str, float]) -> dict[str, float | None]:
+    """Scores, None where there is none: a prediction was not finite, or no label is known. JSON has no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in said.items()}
 
 
 def _known(folder: Path, identity: str, *, weights: bool) -> dict[str, Any] | None:

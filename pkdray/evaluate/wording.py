@@ -8,20 +8,19 @@ from typing import Any
 
 from pkdray.data.dataset import Dataset
 from pkdray.evaluate.rows import by_place
-from pkdray.evaluate.statistics import MOST_PAIRS, compare_pairs, fewest_pairs
+from pkdray.evaluate.statistics import MOST_PAIRS, compare_pairs, contradicts, fewest_pairs
 from pkdray.training.plan import Plan
 
 
 def sentence(comparison: Mapping[str, Any], methods: Mapping[str, Any], metric: str, *, folds: int) -> str:
     """One comparison: helped, did not help, or not enough evidence and how many more seeds would settle it.
 
-        Example:
-            >>> from pkdray.evaluate.rows import by_place
-    from pkdray.evaluate.statistics import compare_pairs
-            >>> said = compare_pairs([0.70, 0.72, 0.71, 0.69, 0.70, 0.73], [0.76, 0.77, 0.78, 0.74, 0.77, 0.76], "max")
-            >>> about = {"student": {"method": "pkd"}, "lower_bound": {"label": "lower bound"}}
-            >>> sentence({"method": "student", "against": "lower_bound", **said}, about, "accuracy", folds=1)[:73]
-            'Distillation helped: +0.0550 accuracy over the lower bound (95 % +0.0400 '
+    Example:
+        >>> from pkdray.evaluate.statistics import compare_pairs
+        >>> said = compare_pairs([0.70, 0.72, 0.71, 0.69, 0.70, 0.73], [0.76, 0.77, 0.78, 0.74, 0.77, 0.76], "max")
+        >>> about = {"student": {"method": "pkd"}, "lower_bound": {"label": "lower bound"}}
+        >>> sentence({"method": "student", "against": "lower_bound", **said}, about, "accuracy", folds=1)[:73]
+        'Distillation helped: +0.0550 accuracy over the lower bound (95 % +0.0400 '
     """
     difference, interval = comparison["difference"], comparison["interval"]
     gain = f"{difference:+.4f} {metric} over {_named(comparison['against'])}"
@@ -57,6 +56,8 @@ def _more(comparison: Mapping[str, Any], folds: int) -> str:
     """What would settle it."""
     if comparison["verdict"] != "not enough evidence":
         return ""
+    if contradicts(comparison):
+        return " Most pairs and the mean point in opposite directions: look at the single trainings."
     if comparison["effect_size"] is None:
         least = math.ceil(fewest_pairs() / folds)
         return (

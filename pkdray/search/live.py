@@ -162,8 +162,9 @@ class LiveState:
         self, number: int, fate: str, *, epochs: int = 0, value: float | None = None, reason: str | None = None
     ) -> None:
         """A trial has ended: ``complete``, ``pruned``, ``failed``, or ``open`` where a resume continues it."""
-        trial = self._running.pop(number)
-        if fate == OPEN:
+        trial = self._running.pop(number, None)
+        # Tune tells of the death of a process that could not even be made, whose start it has not told.
+        if trial is None or fate == OPEN:
             return
         length = epochs or trial.epoch
         if length > trial.epoch and trial.epoch:

@@ -45,6 +45,11 @@ def test_teachers_students_and_the_bound_stand_beside_what_they_are_worth(small_
     assert np.isnan(found.loc["lower bound", "value"])
     evaluated(made.run.path, validation=[0.5, 0.75])
     assert costs(made.run, made.plan, []).set_index("who").loc["lower bound", "value"] == 0.625
+    # The bound may have the network that the search found: 5 -> 13, 13 -> 11, 11 -> 4.
+    found_network = {"method.name": "supervised", "student.tnet.training": "none", "student.encoder.hidden": [13]}
+    evaluated(made.run.path, validation=[0.5], configuration=found_network)
+    bound = costs(made.run, made.plan, []).set_index("who").loc["lower bound"]
+    assert bound[["parameters", "macs"]].tolist() == [78 + 154 + 48, 65 + 143 + 44]
     (made.run.path / "evaluation.json").write_text("{")
     assert np.isnan(costs(made.run, made.plan, []).set_index("who").loc["lower bound", "value"])
 

@@ -17,11 +17,13 @@ from pkdray.data.dataset import Dataset
 from pkdray.errors import ConfigError, RunError
 from pkdray.evaluate import EVALUATION, Request, evaluate_run, read_evaluation, student_trial
 from pkdray.evaluate import evaluation as evaluation_module
+from pkdray.evaluate import on_ray
 from pkdray.evaluate.on_ray import FOLDER
-from pkdray.evaluate.opening import OPENED
+from pkdray.evaluate.opening import OPENED, record_opening
 from pkdray.evaluate.statistics import compare_pairs, describe
 from pkdray.evaluate.trainings import TESTED, TRAINED, score_one, train_one
-from pkdray.search.run import Run, sampler_for
+from pkdray.search.run import Run, fixed_values, sampler_for
+from pkdray.search.space import suggest
 from pkdray.search.sweep import study_arrays
 from pkdray.training.bundles import read_bundle
 from pkdray.training.inputs import split_arrays
@@ -156,10 +158,27 @@ class TestOpening:
         ledger = evaluated_copy.run.ledger()
         ledger.extend(4)
         trial = ledger.ask(sampler_for(evaluated_copy.plan.config))
+        suggest(evaluated_copy.plan.config.search.space, trial, fixed_values(evaluated_copy.plan.config))
         ledger.complete(trial.number, 0.999, {})
         with pytest.raises(RunError, match=f"now trial {trial.number} with 2 seeds"):
             evaluated_copy.evaluate(seeds=2)
         assert student_trial(evaluated_copy.run) == trial.number
+
+    def test_another_second_best_trial_is_another_request(self, copied, no_training: None) -> None:
+        """The best trial is still the best, and yet others would be compared than those it was opened for."""
+        world = copied
+        ranked = sorted(world.run.ledger().trials(), key=lambda trial: (-trial.value, trial.number))
+        asked = {"trial": ranked[0].number, "seeds": [5, 6], "folds": [None], "top": 2, "against": []}
+        record_opening(world.run, asked | {"trials": [trial.number for trial in ranked[:2]]})
+        with pytest.raises(AssertionError, match="something is trained"):
+            world.evaluate(seeds=2, top=2)
+        ledger = world.run.ledger()
+        ledger.extend(4)
+        trial = ledger.ask(sampler_for(world.plan.config))
+        suggest(world.plan.config.search.space, trial, fixed_values(world.plan.config))
+        ledger.complete(trial.number, (ranked[0].value + ranked[1].value) / 2, {})
+        with pytest.raises(RunError, match=rf"now .*the best 2 \(trials {ranked[0].number}, {trial.number}\) is asked"):
+            world.evaluate(seeds=2, top=2)
 
     def test_reopened_it_counts_the_openings_and_trains_only_what_is_new(self, evaluated_copy, local_ray: None) -> None:
         before = files(evaluated_copy)
@@ -206,6 +225,23 @@ class TestResuming:
         after = files(copied)
         assert {name: after[name] for name in before} == before
         assert without_times(evaluation) == without_times(evaluated[1])
+
+    def test_a_training_that_fails_for_another_reason_is_told_with_a_cure_and_the_others_are_kept(
+        self, copied, local_ray: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def failing(work: Any, plan: Any, shared: Any, job: Any, place: Any) -> Any:
+            from pkdray.evaluate.on_ray import _work
+
+            if job.seed != 5:
+                raise MemoryError("no room for it")
+            return _work(work, plan, shared, job, place)
+
+        monkeypatch.setattr(on_ray, "_work", failing)
+        with pytest.raises(RunError, match=r"failed \(MemoryError: no room for it\)") as caught:
+            copied.evaluate(seeds=2)
+        assert "run the same command again" in str(caught.value)
+        assert files(copied)
+        assert not (copied.run.path / OPENED).exists()
 
     def test_stopped_while_scoring_it_goes_on_with_the_same_opening(self, copied, local_ray: None) -> None:
         def stop(what: str, *_: int) -> None:

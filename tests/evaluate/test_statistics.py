@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from pkdray.evaluate.statistics import compare_pairs, correct_for_several, describe, fewest_pairs, holm, pairs_needed
+from pkdray.evaluate.wording import sentence
 
 
 def exact_signed_rank(gain: np.ndarray) -> float:
@@ -80,6 +81,27 @@ def test_the_verdict_follows_the_metrics_direction(gain: list[float], mode: str,
     assert said["difference"] == pytest.approx(np.mean(gain) * (1 if mode == "max" else -1))
 
 
+@pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1), ("max", -1)])
+def test_ranks_and_mean_that_contradict_each_other_give_no_verdict(mode: str, sign: int) -> None:
+    """Nineteen trainings gain a little, one collapses: Wilcoxon is sure of a gain, the mean is a loss."""
+    gain = sign * np.array([*np.linspace(0.005, 0.02, 19), -0.9])
+    said = compare_pairs(np.full(20, 0.5), 0.5 + gain, mode)
+    assert said["tests"]["wilcoxon"]["p"] == pytest.approx(stats.wilcoxon(gain).pvalue)
+    assert said["tests"]["wilcoxon"]["p"] < 0.001
+    assert said["verdict"] == "not enough evidence"
+    (corrected,) = correct_for_several([said])
+    assert corrected["verdict"] == "not enough evidence"
+    assert pairs_needed(corrected) is None
+    told = sentence(
+        {"method": "student", "against": "lower_bound", "pairs_needed": None, **corrected},
+        {"student": {"method": "pkd"}},
+        "accuracy",
+        folds=1,
+    )
+    assert told.startswith("Not enough evidence")
+    assert told.endswith("opposite directions: look at the single trainings.")
+
+
 @pytest.mark.parametrize(
     ("lower", "student"), [([0.7], [0.9]), ([0.7, 0.5, 0.25], [0.7, 0.5, 0.25]), ([0.5, 0.75], [0.5, 0.75])]
 )
@@ -109,7 +131,7 @@ def test_several_comparisons_need_more_evidence_than_one() -> None:
     nothing = compare_pairs([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], "max")
     first, second, third = correct_for_several([alone, alone, nothing])
     assert alone["verdict"] == "helped"
-    assert first["tests"]["wilcoxon"] == {"p": 0.03125, "p_holm": 0.0625}
+    assert first["tests"]["wilcoxon"] == {"p": 0.03125, "p_holm": 0.0625, "better": True}
     assert first["verdict"] == second["verdict"] == "not enough evidence"
     assert third["tests"]["wilcoxon"]["p_holm"] is None
     assert alone["tests"]["wilcoxon"]["p_holm"] == 0.03125
@@ -188,7 +210,8 @@ class TestByChance:
 
     @pytest.mark.parametrize("effect", [1.7, 6.0, 40.0, 900.0])
     def test_a_large_effect_needs_what_the_test_needs_at_least(self, effect: float) -> None:
-        said = {"pairs": 3, "effect_size": effect, "verdict": "not enough evidence"}
+        untested = {"wilcoxon": {"p_holm": None}}
+        said = {"pairs": 3, "effect_size": effect, "verdict": "not enough evidence", "tests": untested}
         assert 6 <= pairs_needed(said) <= 7
         assert pairs_needed(said | {"pairs": 8}) == 9
 

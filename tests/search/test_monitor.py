@@ -93,6 +93,22 @@ def test_every_end_is_told_for_what_it_is(run: Run, study: Callable[..., Plan], 
     assert recorder.told[-1] == ("close", "interrupted", None)
 
 
+def test_a_trial_whose_process_dies_before_it_starts_does_not_end_the_sweep(
+    run: Run, study: Callable[..., Plan], recorder: Recorder
+) -> None:
+    """Ray Tune tells the failure of an actor that could not be made without having told its start."""
+    ledger = run.ledger()
+    ledger.ask(lambda _: RandomSampler(seed=0))
+    monitor = Monitor(run, study(), ledger)
+    monitor.begin(None)
+    ledger.fail(0, "its process died")
+    monitor.ended(0, None)
+    live = monitor.close().live
+    assert live["counts"]["failed"] == 1
+    assert live["running"] == []
+    assert recorder.told == [("close", "interrupted", None)]
+
+
 def test_a_resumed_session_tells_no_epoch_again_and_knows_how_long_trials_last(
     run: Run, study: Callable[..., Plan], recorder: Recorder
 ) -> None:
