@@ -17,7 +17,7 @@ import argparse
 
 import numpy as np
 
-from pkdray.evaluate.statistics import compare_pairs, pairs_needed
+from pkdray.evaluate.statistics import compare_pairs, pairs_for
 
 PAIRS = (5, 6, 10, 20)
 GAINS = (0.0, 0.005, 0.01, 0.02)
@@ -51,13 +51,10 @@ def main() -> None:
                 one, other = rates(pairs, gain, experiments, rounded=rounded)
                 kind = "rounded" if rounded else "exact"
                 print(f"| {pairs} | {gain:g} | {kind} | {100 * one:.1f} % | {100 * other:.1f} % |", flush=True)
-    said = {"pairs": 5, "effect_size": 0.01 / np.sqrt(2e-4), "verdict": "not enough evidence"}
-    needed = pairs_needed(said)
+    needed = pairs_for(0.01 / np.sqrt(2e-4))
     assert needed is not None
     power, _ = rates(needed, 0.01, experiments, rounded=False)
-    print(
-        f"\nAt a true gain of .01, {needed} pairs are advised for 80 %; with so many it is found in {100 * power:.1f} %."
-    )
+    print(f"\nAt a true gain of .01, {needed} pairs are advised for 80 %; it is then found in {100 * power:.1f} %.")
 
 
 if __name__ == "__main__":

@@ -132,6 +132,16 @@ def pairs_needed(comparison: Mapping[str, Any], comparisons: int = 1) -> int | N
     effect = abs(comparison["effect_size"] or 0.0)
     if comparison["verdict"] != "not enough evidence" or effect == 0 or contradicts(comparison):
         return None
+    return pairs_for(effect, comparisons, more_than=comparison["pairs"])
+
+
+def pairs_for(effect: float, comparisons: int = 1, more_than: int = 0) -> int | None:
+    """How many pairs find an effect (Cohen's d of the paired differences) with 80 % chance.
+
+    Example:
+        >>> pairs_for(0.71)
+        19
+    """
     from statsmodels.stats.power import TTestPower
 
     level, test = (1 - CONFIDENCE) / comparisons, TTestPower()
@@ -141,7 +151,7 @@ def pairs_needed(comparison: Mapping[str, Any], comparisons: int = 1) -> int | N
         return float(np.nan_to_num(test.power(effect, pairs * EFFICIENCY, level), nan=1.0))
 
     # Not the library's own solver, which gives up (NaN) at large effects.
-    choices = range(max(fewest_pairs(comparisons), comparison["pairs"] + 1), MOST_PAIRS + 1)
+    choices = range(max(fewest_pairs(comparisons), more_than + 1), MOST_PAIRS + 1)
     place = bisect_left(choices, POWER, key=power)
     return choices[place] if place < len(choices) else None
 

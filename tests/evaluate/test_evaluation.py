@@ -15,9 +15,8 @@ import torch
 
 from pkdray.data.dataset import Dataset
 from pkdray.errors import ConfigError, RunError
-from pkdray.evaluate import EVALUATION, Request, evaluate_run, read_evaluation, student_trial
+from pkdray.evaluate import EVALUATION, Request, evaluate_run, on_ray, read_evaluation, student_trial
 from pkdray.evaluate import evaluation as evaluation_module
-from pkdray.evaluate import on_ray
 from pkdray.evaluate.on_ray import FOLDER
 from pkdray.evaluate.opening import OPENED, record_opening
 from pkdray.evaluate.statistics import compare_pairs, describe
