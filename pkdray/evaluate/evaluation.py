@@ -167,7 +167,7 @@ def evaluate_run(
             said = {name: value for name, value in trained[job].items() if name != "identity"}
             pairs.append({"fold": fold, "seed": seed, **said, "test": tested.get(job)})
         about[key] = method_row(key.replace("_", " "), one, plan, pairs, rows.get(key, students))
-    about["teacher"] = teacher_row(trainer, dataset, folds)
+    about["teacher"] = teacher_row(dataset, {fold: (trainer.plan(fold), trainer.pool(fold)) for fold in folds})
     comparisons = compare_all(
         about, against=[name for name in methods if name in against], mode=metric.mode, folds=len(folds)
     )

@@ -11,12 +11,12 @@ import torch
 from pkdray.data.dataset import Dataset
 from pkdray.errors import RunError
 from pkdray.evaluate.candidates import Candidate, Contender
-from pkdray.evaluate.on_ray import Trainer
 from pkdray.evaluate.statistics import compare_pairs, correct_for_several, describe, pairs_needed
 from pkdray.evaluate.trainings import finite
 from pkdray.training.inputs import labelled_rows
 from pkdray.training.metrics import evaluate as evaluate_metrics
 from pkdray.training.plan import Plan
+from pkdray.training.pools import Pool
 
 
 def method_row(label: str, one: Candidate, plan: Plan, pairs: list[dict[str, Any]], row: Contender) -> dict[str, Any]:
@@ -49,16 +49,15 @@ def method_row(label: str, one: Candidate, plan: Plan, pairs: list[dict[str, Any
     }
 
 
-def teacher_row(trainer: Trainer, dataset: Dataset, folds: Sequence[int | None]) -> dict[str, Any]:
-    """The first teacher of each fold's pool; it is trained once a fold."""
+def teacher_row(dataset: Dataset, taught: Mapping[int | None, tuple[Plan, Pool]]) -> dict[str, Any]:
+    """The first teacher of each fold's plan and finished pool; it is trained once a fold."""
     pairs: list[dict[str, Any]] = []
-    for fold in folds:
-        plan = trainer.plan(fold)
+    for fold, (plan, pool) in taught.items():
         pair: dict[str, Any] = {"fold": fold, "seed": None}
         for name, split in (("validation", "val"), ("test", "test")):
             rows = dataset.rows(split, fold)
             ids = dataset.samples["sample_id"].iloc[rows].tolist()
-            said = trainer.pool(fold).load_embeddings(plan, ids)[plan.first_teacher]
+            said = pool.load_embeddings(plan, ids)[plan.first_teacher]
             target, labelled = labelled_rows(plan.info, torch.as_tensor(dataset.targets()[rows]))
             pair[name] = finite(evaluate_metrics(labelled(torch.as_tensor(said.prediction), 1), target, plan.info.task))
         pairs.append(pair)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pkdray import evaluate as evaluation
 from pkdray.data.dataset import Modality, write_dataset
 from pkdray.embeddings import Rows, read_embeddings
+from pkdray.evaluate.rows import teacher_row
 from pkdray.losses.objective import hyperparameters
 from pkdray.training.inputs import split_arrays
 from pkdray.training.students import predict_rows, scores, student_step, train_student
@@ -202,7 +202,7 @@ def test_metrics_are_of_the_labelled_frames_and_not_inflated(unevenly, plan, tau
     assert mean_concordance(usual[0].reshape(-1, 2), usual[1].reshape(-1, 2)) > expected + 0.1
     # The teacher, as `evaluate` scores it.
     _, joint = read_embeddings(pool.embeddings("joint"))
-    upper = evaluation._teacher(study, dataset, pool)
+    upper = teacher_row(dataset, {None: (study, pool)})["pairs"][0]
     for name, split in (("validation", "val"), ("test", "test")):
         inside = known[dataset.rows(split)]
         ours = joint.prediction[dataset.rows(split)][inside], dataset.targets()[dataset.rows(split)][inside]
