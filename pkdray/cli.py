@@ -437,6 +437,7 @@ def evaluate(
         list[str] | None, typer.Option(metavar="METHOD,...", help="Other methods to compare with, as pkd,kl.")
     ] = None,
     reopen: Annotated[bool, typer.Option("--reopen", help="Open the test split once more; it is recorded.")] = False,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Though trials are still to be run.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
     address: Address = None,
     verbose: Verbose = False,
@@ -454,6 +455,7 @@ def evaluate(
         top=top,
         against=against or [],
         reopen=reopen,
+        unfinished=unfinished,
         address=address,
         verbose=verbose,
     )

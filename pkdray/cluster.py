@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pkdray.errors import RunError
+from pkdray.interrupts import terminated_like_interrupted
 
 _PREFIX = "pkdray-"
 
@@ -65,7 +66,8 @@ def connected(address: str | None = None, *, verbose: bool = False) -> Iterator[
             _temp_dir=temporary,
         )
     try:
-        yield
+        with terminated_like_interrupted():
+            yield
     finally:
         ray.shutdown()
         if temporary:

@@ -1,4 +1,7 @@
-"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt raised inside a weakref callback, and imports run many."""
+"""A Ctrl-C or SIGTERM that is not lost.
+
+Python drops a KeyboardInterrupt raised inside a weakref callback, and imports run many.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Take SIGTERM, by which a cluster ends a process, for a Ctrl-C: what is running is kept, and the user told so.
+
+    Enter it after Ray is connected, whose own handler prints a stack trace and ends the process. Outside of the main
+    thread it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        # None: it was not Python that had set it.
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextmanager

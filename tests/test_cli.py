@@ -234,8 +234,8 @@ def test_a_run_is_shown_for_people_and_for_scripts(pkdray, run: Run) -> None:
 def test_a_run_that_is_being_swept_cannot_be_resumed_or_evaluated_beside(pkdray, run: Run) -> None:
     with run.lock():
         assert json.loads(pkdray("show", "first", "--json").out)["state"] == "running"
-        assert_mistake(pkdray("resume", "first"), "The run first is being swept by process")
-        assert_mistake(pkdray("evaluate", "first"), "The run first is being swept by process")
+        assert_mistake(pkdray("resume", "first"), "The run first is in use by process")
+        assert_mistake(pkdray("evaluate", "first"), "The run first is in use by process")
 
 
 @pytest.mark.parametrize("value", ["face", "face=", "=face.csv"])

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from pkdray.interrupts import noticed
+from pkdray.interrupts import noticed, terminated_like_interrupted
 
 
 class Thing:
@@ -32,6 +32,15 @@ def test_a_ctrl_c_that_is_dropped_in_a_weakref_callback_is_raised_at_the_check()
 def test_an_ordinary_ctrl_c_interrupts_at_once() -> None:
     with noticed(), pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_sigterm_is_a_ctrl_c_within_the_block_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with noticed() as check, pytest.raises(KeyboardInterrupt), terminated_like_interrupted():
+        signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        check()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_thread_that_gets_no_signals_may_use_it_too() -> None:

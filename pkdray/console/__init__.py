@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pkdray.search.sweep import Progress
 
 _LINE_SECONDS = 10.0
+_WIDE = 200
 
 
 class Console:
@@ -82,7 +84,11 @@ class Console:
     def _rich(self, *, stderr: bool) -> RichConsole:
         from rich.console import Console as RichConsole
 
-        return RichConsole(stderr=stderr)
+        console = RichConsole(stderr=stderr)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            # A file or a job's log has no width; 80 columns would break words.
+            console.width = _WIDE
+        return console
 
 
 class Meter:

@@ -13,7 +13,7 @@ from pkdray.data.dataset import Dataset
 from pkdray.errors import ConfigError, RunError
 from pkdray.evaluate.candidates import Candidate, Contender, best_students, check_methods, lower_bound, other_method
 from pkdray.evaluate.on_ray import Job, Trainer, forget
-from pkdray.evaluate.opening import EVALUATION, read_json, record_opening, refuse_second_opening
+from pkdray.evaluate.opening import EVALUATION, keep_earlier, read_json, record_opening, refuse_second_opening
 from pkdray.evaluate.rows import compare_all, method_row, teacher_row
 from pkdray.evaluate.statistics import CONFIDENCE
 from pkdray.evaluate.subgroups import subgroups
@@ -47,6 +47,7 @@ class Request:
         top: of how many of the best trials validation chooses the student.
         against: other methods to be compared.
         reopen: open the test split though it was opened for another request; how often is recorded.
+        unfinished: evaluate though planned trials are still to be run.
     """
 
     seeds: int = SEEDS
@@ -54,6 +55,7 @@ class Request:
     top: int = 1
     against: Sequence[str] = ()
     reopen: bool = False
+    unfinished: bool = False
 
 
 def evaluate_run(
@@ -85,8 +87,8 @@ def evaluate_run(
 
     Raises:
         ConfigError: an unknown method or fold.
-        RunError: no trial is complete, the test split was opened before for something else, or every training of a
-            method diverged.
+        RunError: trials are still to be run, none is complete, the test split was opened before for something else, or
+            every training of a method diverged.
     """
     started = time.monotonic()
     request = request or Request()
@@ -94,6 +96,13 @@ def evaluate_run(
     best = ledger.best()
     if best is None:
         raise RunError(f"No trial of {run.name} is complete.", cure=f"Continue it: pkdray resume {run.path}")
+    counts = ledger.counts()
+    if counts.finished < counts.planned and not request.unfinished:
+        raise RunError(
+            f"{run.name} has {counts.finished} of {counts.planned} trials: the best may be still to come, and the test "
+            "split is opened once.",
+            cure=f"pkdray resume {run.path}; or evaluate what is there with --unfinished.",
+        )
     against = check_methods(request.against, plan)
     folds = _folds(request.folds, plan, dataset)
     seeds = [plan.config.seed + index for index in range(request.seeds)]
@@ -206,6 +215,8 @@ def evaluate_run(
         "subgroups": groups,
         "seconds": round(time.monotonic() - started, 1),
     }
+    if before is not None:
+        keep_earlier(run, before)
     write_json(run.path / EVALUATION, evaluation)
     forget(run)
     return evaluation

@@ -13,6 +13,10 @@ from pkdray.files import write_json
 from pkdray.search.run import Run
 
 EVALUATION, OPENED = "evaluation.json", "test_opened.json"
+_CURES = {
+    EVALUATION: "Move it away and evaluate again as before: what is trained is kept, and so is the record of openings.",
+    OPENED: "Restore it: without it nobody knows how often the test split was opened.",
+}
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -26,9 +30,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise RunError(
-            f"{path} is damaged.", cure="Restore it. Deleting it would forget that the test split was opened."
-        ) from error
+        raise RunError(f"{path} is damaged.", cure=_CURES[path.name]) from error
     return found
 
 
@@ -54,9 +56,12 @@ def refuse_second_opening(run: Run, asked: Mapping[str, Any], reopen: bool) -> N
     if not found or found[-1]["request"] == asked or reopen:
         return
     before = found[-1]["request"]
-    said = f" for {_asked(before)}; now {_asked(asked)} is asked for" if before else " by an older pkdray"
     raise RunError(
-        f"The test split of {run.name} was opened on {found[-1]['at']}{said}.",
+        f"The test split of {run.name} was opened on {found[-1]['at']} for another request:",
+        details=[
+            f"then: {_asked(before) if before else 'by an older pkdray, which did not say'}",
+            f"now: {_asked(asked)}",
+        ],
         cure="A test split that is opened again is no longer unseen. Do it with --reopen if you must; the number of "
         "openings is recorded and shown.",
     )
@@ -68,7 +73,15 @@ def _asked(request: Mapping[str, Any]) -> str:
     top = f", the best {request['top']}" if request["top"] > 1 else ""
     several = request.get("trials") or []
     trials = f" (trials {', '.join(map(str, several))})" if len(several) > 1 else ""
-    return f"trial {request['trial']} with {len(request['seeds'])} seeds{folds}{top}{against}{trials}"
+    seeds = f"{len(request['seeds'])} seed{'s' * (len(request['seeds']) != 1)}"
+    return f"trial {request['trial']} with {seeds}{folds}{top}{against}{trials}"
+
+
+def keep_earlier(run: Run, before: Mapping[str, Any]) -> Path:
+    """Keep an evaluation that another takes the place of, under the number of its opening."""
+    path = run.path / f"evaluation.{before['test_opened']['times']}.json"
+    write_json(path, before)
+    return path
 
 
 def record_opening(run: Run, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def sentence(comparison: Mapping[str, Any], methods: Mapping[str, Any], metric: 
     details = []
     if interval:
         details.append(f"95 % {interval[0]:+.4f} to {interval[1]:+.4f}")
-    details.append(f"better in {comparison['wins']} of {comparison['pairs']} pairs")
+    ties = f", equal in {comparison['ties']}" if comparison["ties"] else ""
+    details.append(f"better in {comparison['wins']} of {comparison['pairs']} pairs{ties}")
     if test["p_holm"] is not None:
         corrected = " with Holm's correction" if test["p_holm"] != test["p"] else ""
         details.append(f"Wilcoxon p = {test['p_holm']:.2g}{corrected}")
@@ -65,8 +66,11 @@ def _more(comparison: Mapping[str, Any], folds: int) -> str:
         )
     more = comparison["seeds_needed"]
     if more is None:
-        return f" Even {MOST_PAIRS:,} pairs would hardly settle it: if there is a difference, it is tiny."
-    return f" About {more} more seed{'' if more == 1 else 's'} would settle it, if the difference is what it seems."
+        return f" If the difference is what it seems, even {MOST_PAIRS:,} pairs would hardly settle it."
+    seeds = f"About {more} more seed{'' if more == 1 else 's'}"
+    if folds > 1:
+        return f" {seeds} a fold would settle it, if the difference is what it seems and pairs were independent."
+    return f" {seeds} would settle it, if the difference is what it seems."
 
 
 def notes(

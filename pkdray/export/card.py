@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SHOWN = 40
 _EXPORTERS = ("pkdray", "torch", "onnx", "onnxruntime")
 _GROUPS = 12
+_OTHER_SPLIT = "The test samples are those of the folds, not those of the results above. "
 """A table of subgroups shows so many at most: the worst half of them and the best."""
 _FEW_SAMPLES, _FEW_SUBJECTS = 1000, 50
 _LABELS = {
@@ -122,7 +123,8 @@ def _use(info: StudentInfo, images: Collection[str]) -> str:
         "a research result: before it takes part in a decision about a person, test it on data of the people and the "
         "place it is meant for.\n\n"
         "Out of scope: decisions about a person that nobody else looks at; people, devices and surroundings unlike "
-        "those of the dataset; features that were made in another way; and whatever the licence of the dataset forbids."
+        "those of the dataset; features that were made in another way; and whatever the licence of the dataset, "
+        "stated here or not, forbids."
     )
 
 
@@ -328,7 +330,7 @@ def _bounds(evaluation: Mapping[str, Any]) -> list[str]:
     return [
         "### Between its bounds",
         f"The configuration of this student was trained again with {_count(len(seeds), 'seed')}{several}, beside its "
-        "bounds. Every training chose its epoch on validation. "
+        f"bounds. Every training chose its epoch on validation. {several and _OTHER_SPLIT}"
         f"Test {metric}" + (f" ({better})" if better else "") + ":",
         _table(["", "what", "mean", "standard deviation", confidence, "trainings"], rows),
     ]

@@ -155,9 +155,10 @@ def between_bounds(places: Mapping[str, tuple[str, float, tuple[float, float] | 
             hovertemplate=f"%{{x:.4f}}<extra>{metric}</extra>",
             showlegend=False,
         )
-    span = max(values.values()) - min(values.values()) or 1.0
+    ends = [*values.values(), *(end for _, _, interval in places.values() if interval for end in interval)]
+    span = max(ends) - min(ends) or 1.0
     figure.update_xaxes(
-        range=[min(values.values()) - 0.16 * span, max(values.values()) + 0.16 * span],
+        range=[min(ends) - 0.16 * span, max(ends) + 0.16 * span],
         showgrid=False,
         tickfont={"color": MUTED},
         nticks=6,

@@ -191,7 +191,7 @@ class Run:
             except BlockingIOError as error:
                 handle.seek(0)
                 raise RunError(
-                    f"The run {self.name} is being swept by {handle.read().strip() or 'another process'}.",
+                    f"The run {self.name} is in use by {handle.read().strip() or 'another process'}.",
                     cure="Wait for it, or stop it with Ctrl-C.",
                 ) from error
             handle.truncate(0)

@@ -26,6 +26,7 @@ def evaluate(
     top: int,
     against: Sequence[str],
     reopen: bool,
+    unfinished: bool,
     address: str | None,
     verbose: bool,
 ) -> None:
@@ -42,7 +43,7 @@ def evaluate(
     dataset = run.dataset()
     plan = run.plan(dataset)
     methods = tuple(one.strip() for several in against for one in several.split(","))
-    request = Request(seeds, folds_of(folds, dataset), top, methods, reopen)
+    request = Request(seeds, folds_of(folds, dataset), top, methods, reopen, unfinished)
     try:
         with noticed() as check, run.lock(), connected(address, verbose=verbose):
             check_room(plan, run.runs_dir, address)

@@ -66,7 +66,12 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
         for trial in ranked
     ]
     about["failures"] = {trial.number: reason(trial) for trial in ledger.trials() if trial.state.name == "FAIL"}
-    about["evaluation"] = read_evaluation(run)
+    try:
+        about["evaluation"] = read_evaluation(run)
+    except RunError as error:
+        # What else there is to see is worth seeing.
+        about["evaluation"] = None
+        console.say(str(error))
     if console.as_json:
         console.result(about)
         return

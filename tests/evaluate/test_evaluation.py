@@ -142,13 +142,13 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("asked", "said"),
         [
-            ({"seeds": 3}, "now trial . with 3 seeds is asked for"),
-            ({"seeds": 2, "against": ["pkd"]}, "2 seeds, against pkd is asked for"),
+            ({"seeds": 3}, "now: trial . with 3 seeds"),
+            ({"seeds": 2, "against": ["pkd"]}, "now: trial . with 2 seeds, against pkd"),
         ],
     )
     def test_another_request_needs_reopen(self, evaluated, no_training: None, asked: Any, said: str) -> None:
         world, evaluation = evaluated
-        with pytest.raises(RunError, match=f"was opened on .* for trial . with 2 seeds; .*{said}") as caught:
+        with pytest.raises(RunError, match=f"(?s)was opened on .* then: trial . with 2 seeds\n.*{said}") as caught:
             world.evaluate(**asked)
         assert "--reopen" in str(caught.value)
         assert read_evaluation(world.run) == evaluation
@@ -159,7 +159,7 @@ class TestOpening:
         trial = ledger.ask(sampler_for(evaluated_copy.plan.config))
         suggest(evaluated_copy.plan.config.search.space, trial, fixed_values(evaluated_copy.plan.config))
         ledger.complete(trial.number, 0.999, {})
-        with pytest.raises(RunError, match=f"now trial {trial.number} with 2 seeds"):
+        with pytest.raises(RunError, match=f"now: trial {trial.number} with 2 seeds"):
             evaluated_copy.evaluate(seeds=2)
         assert student_trial(evaluated_copy.run) == trial.number
 
@@ -176,12 +176,13 @@ class TestOpening:
         trial = ledger.ask(sampler_for(world.plan.config))
         suggest(world.plan.config.search.space, trial, fixed_values(world.plan.config))
         ledger.complete(trial.number, (ranked[0].value + ranked[1].value) / 2, {})
-        with pytest.raises(RunError, match=rf"now .*the best 2 \(trials {ranked[0].number}, {trial.number}\) is asked"):
+        with pytest.raises(RunError, match=rf"now: .*the best 2 \(trials {ranked[0].number}, {trial.number}\)"):
             world.evaluate(seeds=2, top=2)
 
     def test_reopened_it_counts_the_openings_and_trains_only_what_is_new(self, evaluated_copy, local_ray: None) -> None:
-        before = files(evaluated_copy)
+        before, first = files(evaluated_copy), read_evaluation(evaluated_copy.run)
         evaluation = evaluated_copy.evaluate(seeds=3, reopen=True)
+        assert json.loads((evaluated_copy.run.path / "evaluation.1.json").read_text()) == first
         assert evaluation["test_opened"]["times"] == 2
         assert any("opened 2 times" in note for note in evaluation["notes"])
         after = files(evaluated_copy)
@@ -193,7 +194,7 @@ class TestOpening:
         older = {"trial": 1, "seeds": [5], "test_opened": {"at": "2026-01-02", "times": 2}}
         (copied.run.path / EVALUATION).write_text(json.dumps(older))
         assert read_evaluation(copied.run) is None
-        with pytest.raises(RunError, match="was opened on 2026-01-02 by an older pkdray"):
+        with pytest.raises(RunError, match=r"(?s)was opened on 2026-01-02 .*by an older pkdray"):
             copied.evaluate(seeds=2)
 
     @pytest.mark.parametrize("name", [EVALUATION, OPENED])
@@ -260,8 +261,14 @@ class TestResuming:
     def test_an_interrupted_run_is_evaluated_with_the_best_so_far(self, copied, evaluated, local_ray: None) -> None:
         """Its best/ is not written yet, and must not be made of test predictions alone."""
         shutil.rmtree(copied.run.best)
+        ledger = copied.run.ledger()
+        ledger.extend(ledger.planned + 2)
         world, before = evaluated
-        assert copied.evaluate(seeds=2)["student"] == before["student"]
+        with pytest.raises(RunError, match=f"has {ledger.planned - 2} of {ledger.planned} trials") as caught:
+            copied.evaluate(seeds=2)
+        assert "--unfinished" in str(caught.value)
+        assert not (copied.run.path / OPENED).exists()
+        assert copied.evaluate(seeds=2, unfinished=True)["student"] == before["student"]
         assert {path.name for path in copied.run.best.iterdir()} == {path.name for path in world.run.best.iterdir()}
         read_bundle(copied.run.best)
 

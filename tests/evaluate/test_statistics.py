@@ -218,3 +218,19 @@ class TestByChance:
     def test_no_number_of_seeds_is_advised_where_there_is_nothing_to_find(self) -> None:
         gain = np.array([0.01, -0.01, 0.02, -0.02, 0.001])
         assert pairs_needed(compare_pairs(np.zeros(5), gain, "max")) is None
+
+
+def test_ties_are_told_and_advice_is_for_the_difference_that_is_seen() -> None:
+    """2 won, 3 equal, 1 lost: the sentence must not read as 4 losses, nor a wide interval as a tiny difference."""
+    (said,) = correct_for_several([compare_pairs([0.5] * 6, [0.6, 0.6, 0.5, 0.5, 0.5, 0.3], "max")])
+    about = {"student": {"method": "pkd"}}
+
+    def told(folds: int, needed: int | None) -> str:
+        one = {"method": "student", "against": "lower_bound", "seeds_needed": needed, **said, "effect_size": 0.01}
+        return sentence(one, about, "accuracy", folds=folds)
+
+    assert "better in 2 of 6 pairs, equal in 3" in told(1, None)
+    assert told(1, None).endswith("If the difference is what it seems, even 1,000 pairs would hardly settle it.")
+    assert told(1, 7).endswith("About 7 more seeds would settle it, if the difference is what it seems.")
+    assert "7 more seeds a fold would settle it" in told(2, 7)
+    assert "were independent" in told(2, 7)

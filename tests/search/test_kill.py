@@ -150,7 +150,7 @@ def test_a_sweep_killed_amid_its_trials_is_resumed_to_exactly_the_planned_trials
     shutil.copytree(pools, home.path / "runs" / POOLS)
     with home.started("sweep", "space.yaml", "--name", "k") as process:
         until(lambda: home.finished() >= 3, process)
-        with pytest.raises(RunError, match=f"being swept by process {process.pid} "), Run(home.run).lock():
+        with pytest.raises(RunError, match=f"in use by process {process.pid} "), Run(home.run).lock():
             pass
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL

@@ -128,7 +128,7 @@ def test_a_second_process_cannot_hold_a_run_and_the_lock_dies_with_its_holder(tm
     assert not run.is_active()
     with held_elsewhere(run) as holder:
         assert run.is_active()
-        with pytest.raises(RunError, match=f"being swept by process {holder.pid} ") as caught, run.lock():
+        with pytest.raises(RunError, match=f"in use by process {holder.pid} ") as caught, run.lock():
             pass
         assert "Ctrl-C" in str(caught.value)
         holder.kill()
