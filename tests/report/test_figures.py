@@ -79,6 +79,18 @@ def test_the_summary_says_the_verdict_and_where_the_student_stands(facts: Facts)
     assert tiles["Trials"] == "27 of 27"
 
 
+def test_wide_intervals_have_room_between_the_bounds() -> None:
+    """Few seeds: the student's interval reaches below its lower bound, and must not end at the figure's edge."""
+    places = {
+        "lower_bound": ("lower bound", 0.70, (0.62, 0.78)),
+        "student": ("student", 0.72, (0.55, 0.89)),
+        "teacher": ("upper bound", 0.80, None),
+    }
+    left, right = evaluation.between_bounds(places, "accuracy").layout.xaxis.range
+    assert left < 0.55
+    assert right > 0.89
+
+
 def test_before_the_evaluation_the_summary_promises_nothing(framed: Facts) -> None:
     assert "Not evaluated yet" in summary.verdict(framed)
     assert summary.places(framed).keys() == {"student", "teacher"}
