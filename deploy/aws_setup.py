@@ -62,9 +62,7 @@ def make_role(name: str, statements: list[dict[str, Any]]) -> str:
     """A role that machines may take, in an instance profile of the same name; returns the role's ARN."""
     iam = boto3.client("iam")
     trust = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    _unless(
-        lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=_document([trust])), "EntityAlreadyExists"
-    )
+    _unless(lambda: iam.create_role(RoleName=name, AssumeRolePolicyDocument=_document([trust])), "EntityAlreadyExists")
     iam.put_role_policy(RoleName=name, PolicyName=POLICY, PolicyDocument=_document(statements))
     _unless(lambda: iam.create_instance_profile(InstanceProfileName=name), "EntityAlreadyExists")
     profile = iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
@@ -108,7 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.delete_roles:
             delete_role(HEAD)
             delete_role(WORKER)
-            print(f"Deleted the roles {HEAD} and {WORKER}. The bucket {asked.bucket} and what is in it are still there.")
+            print(
+                f"Deleted the roles {HEAD} and {WORKER}. The bucket {asked.bucket} and what is in it are still there."
+            )
             return 0
         make_bucket(asked.bucket, asked.region)
         worker = make_role(WORKER, bucket_statements(asked.bucket))
