@@ -1,4 +1,4 @@
-"""Is a machine, or a cluster, ready for a study? Facts are gathered at the edge, findings made of them by pure functions.
+"""Is a machine, or a cluster, ready for a study? Facts are gathered at the edge; pure functions make findings of them.
 
 * `facts`, `storage`: what a machine has; sent to every node as they are
 * `network`: what answers at an address; `nodes`: the facts of every node; `remote`: the same through a job

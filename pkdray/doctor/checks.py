@@ -187,32 +187,28 @@ def object_store(node: NodeFacts, needed: int | None) -> Finding:
     """The object store against the arrays that every node holds once."""
     where = (node.name,)
     if node.store is None:
-        size = min(STORE_SHARE * node.memory, 0.95 * node.shared_memory, STORE_MOST)
-        text = f"about {size / GB:.1f} GB, if Ray starts here without --object-store-memory"
+        store = min(STORE_SHARE * node.memory, 0.95 * node.shared_memory, STORE_MOST)
+        text = f"about {size(store)}, if Ray starts here without --object-store-memory"
     else:
-        size = node.store
-        text = f"{size / GB:.1f} GB"
+        store = node.store
+        text = size(store)
     if needed is None:
-        return Finding(
-            "object store", "ok", f"{text}; name a SPACE to compare it with what it has to hold", None, where
-        )
-    share = needed / size if size else float("inf")
-    said = f"{text}, of which the study's arrays take {needed / GB:.3g} GB ({share:.0%})"
+        return Finding("object store", "ok", f"{text}; name a SPACE to see what it has to hold", None, where)
+    share = needed / store if store else float("inf")
+    said = f"{text}, of which the study's arrays take {size(needed)} ({share:.0%})"
+    if share <= STORE_FULL:
+        return Finding("object store", "ok", said, None, where)
     cure = (
-        f"Start Ray on every node with --object-store-memory={round(needed / 0.5)} or more (and /dev/shm as large), or "
-        "use fewer teachers or a narrower teachers.embedding."
+        f"Start Ray on every node with --object-store-memory={2 * needed} or more (and /dev/shm as large), or use "
+        "fewer teachers or a narrower teachers.embedding."
     )
-    if share > 1:
-        return Finding("object store", "fail", said, cure, where)
-    return Finding(
-        "object store", "warn" if share > STORE_FULL else "ok", said, cure if share > STORE_FULL else None, where
-    )
+    return Finding("object store", "fail" if share > 1 else "warn", said, cure, where)
 
 
 def shared_memory(node: NodeFacts) -> Finding:
     """/dev/shm, in which the object store lives."""
     where = (node.name,)
-    text = f"/dev/shm has {node.shared_memory / GB:.3g} GB"
+    text = f"/dev/shm has {size(node.shared_memory)}"
     if node.shared_memory <= DOCKER_SHARED_MEMORY:
         return Finding(
             "shared memory",
@@ -225,7 +221,7 @@ def shared_memory(node: NodeFacts) -> Finding:
         return Finding(
             "shared memory",
             "warn",
-            f"{text}, the object store {node.store / GB:.3g} GB: it goes to disk, which is slow",
+            f"{text}, the object store {size(node.store)}: it goes to disk, which is slow",
             "Make /dev/shm larger (--shm-size, or the emptyDir's sizeLimit), or --object-store-memory smaller.",
             where,
         )
@@ -235,7 +231,7 @@ def shared_memory(node: NodeFacts) -> Finding:
 def disk(node: NodeFacts) -> Finding:
     """The disk that Ray spills to, which it refuses to fill."""
     total, free = node.disk
-    text = f"/tmp has {free / GB:.3g} of {total / GB:.3g} GB free"
+    text = f"/tmp has {size(free)} of {size(total)} free"
     cure = "Free some space, or start Ray with --temp-dir on a larger disk."
     full = 1 - free / total if total else 1.0
     level = "fail" if full >= SPILL_FULL and free < FREE_DISK else "warn" if free < FREE_DISK else "ok"
@@ -306,10 +302,10 @@ def port(facts: Port) -> Finding:
     if facts.error is None:
         return Finding("ports", "ok", f"{facts.name} answers at {facts.address}")
     cure = {
-        "dashboard": "Ray needs its dashboard for jobs: `ray start --head --dashboard-host 127.0.0.1` there, and a tunnel "
-        "from here (ray dashboard cluster.yaml, ssh -L 8265:127.0.0.1:8265, kubectl port-forward).",
-        "GCS": "Check that `ray start --head` runs there, that its port is this one (6379 unless --port says otherwise), "
-        "and that no firewall is between.",
+        "dashboard": "Jobs need it: `ray start --head --dashboard-host 127.0.0.1` there, and a tunnel from here "
+        "(ray dashboard cluster.yaml, ssh -L 8265:127.0.0.1:8265, kubectl port-forward).",
+        "GCS": "Check that `ray start --head` runs there, that its port is this one (6379 unless --port says "
+        "otherwise), and that no firewall is between.",
     }[facts.name]
     level = "fail" if facts.needed else "warn"
     return Finding("ports", level, f"{facts.name} does not answer at {facts.address}: {facts.error}", cure)  # type: ignore[arg-type]
@@ -317,7 +313,7 @@ def port(facts: Port) -> Finding:
 
 def token(facts: TokenFacts) -> list[Finding]:
     """Ray's token authentication: who asks for a token, and who has it."""
-    findings = []
+    findings: list[Finding] = []
     asked = facts.cluster == "token" or (facts.cluster is None and facts.mode == "token")
     if facts.cluster == "token" and facts.mode != "token":
         findings.append(
@@ -334,8 +330,8 @@ def token(facts: TokenFacts) -> list[Finding]:
                 "token",
                 "fail",
                 "a token is asked for, and there is none here",
-                "Copy the cluster's ~/.ray/auth_token to here (chmod 600), or set RAY_AUTH_TOKEN_PATH; for a new cluster: "
-                "ray get-auth-token --generate.",
+                "Copy the cluster's ~/.ray/auth_token to here (chmod 600), or set RAY_AUTH_TOKEN_PATH. For a new cluster "
+                "make one: ray get-auth-token --generate.",
             )
         )
     elif facts.refused:
@@ -375,6 +371,19 @@ def token(facts: TokenFacts) -> list[Finding]:
 def extras(here: NodeFacts) -> Finding:
     """Packages that only some commands need."""
     return Finding("extras", "ok", ", ".join(here.extras) or "none installed", nodes=(here.name,))
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them.
+
+    Example:
+        >>> size(20e9), size(6_040_000), size(64 << 20), size(512)
+        ('20 GB', '6.04 MB', '67.1 MB', '512 B')
+    """
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
 
 
 def _speed(probes: Sequence[Mapping[str, Any]]) -> str:

@@ -65,18 +65,26 @@ def dashboard_findings(url: str, *, needed: bool, mode: str | None = None) -> li
     return [*found, *checks.token(checks.TokenFacts(**{**vars(held), "refused": said["refused"]}))]
 
 
-def no_connection(address: str, error: str) -> list[Finding]:
+def unreachable(address: str) -> list[Finding] | None:
+    """What there is to say where nothing answers at ``HOST:PORT``; None where something does, or may.
+
+    Ray itself would try for half a minute.
+    """
+    if address in ("auto", "local"):
+        return None
+    found = network.answers("GCS", address, needed=True)
+    return None if found.error is None else [checks.port(found)]
+
+
+def no_connection(error: str) -> list[Finding]:
     """What there is to say of a cluster that did not let this process in."""
-    found = []
-    if address not in ("auto", "local"):
-        found.append(checks.port(network.answers("GCS", address.removeprefix("ray://"), needed=True)))
     held = network.token_facts(os.environ, Path.home())
-    found += checks.token(held)
-    cure = (
-        "Check the address (HOST:6379, or auto on the head itself), that Python and Ray are the same there, and the "
-        "token: RAY_AUTH_MODE=token and the cluster's ~/.ray/auth_token."
-    )
-    return [Finding("connection", "fail", error, cure), *found]
+    cure = "Check that Python and Ray are the same here and there (`ray --version`), and the token."
+    found = [Finding("connection", "fail", error, cure)]
+    if held.mode != "token":
+        said = f"this process shows no token: RAY_AUTH_MODE is {held.mode or 'not set'}"
+        return [*found, Finding("token", "warn", said, "If the cluster asks for one: export RAY_AUTH_MODE=token")]
+    return [*found, *checks.token(held)]
 
 
 def _mark() -> str:

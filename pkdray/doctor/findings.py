@@ -36,8 +36,8 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
     """One finding where several nodes say the same; in the order in which they came.
 
     Example:
-        >>> two = merged([Finding("python", "ok", "3.11.9", nodes=("a",)), Finding("python", "ok", "3.11.9", nodes=("b",))])
-        >>> [(one.found, one.nodes) for one in two]
+        >>> both = merged(Finding("python", "ok", "3.11.9", nodes=(name,)) for name in ("a", "b"))
+        >>> [(one.found, one.nodes) for one in both]
         [('3.11.9', ('a', 'b'))]
     """
     together: dict[Finding, list[str]] = {}

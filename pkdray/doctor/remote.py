@@ -11,7 +11,7 @@ from typing import Any
 from pkdray.doctor.findings import Finding
 
 _SECONDS = 600.0
-_TOKEN = "Check the token (RAY_AUTH_MODE=token, the cluster's ~/.ray/auth_token) and that the tunnel still stands."
+_CURE = "Check that the tunnel still stands; if the cluster has just started, try again in a minute."
 
 
 def examine_by_job(
@@ -37,7 +37,7 @@ def examine_by_job(
             client.stop_job(job)
         log = client.get_job_logs(job)
     except (ConnectionError, RuntimeError, OSError) as error:
-        return [Finding("jobs", "fail", f"no job could be run: {str(error).splitlines()[0]}", _TOKEN)]
+        return [Finding("jobs", "fail", f"no job could be run: {str(error).splitlines()[0]}", _CURE)]
     said = document(log)
     if said is not None:
         return [Finding("jobs", "ok", f"the job {job} looked at the cluster from its head"), *findings_of(said)]
@@ -64,7 +64,7 @@ def document(log: str) -> dict[str, Any] | None:
     """The JSON document of the doctor among the other lines of a log; None where there is none.
 
     Example:
-        >>> document('a warning\\n{\\n "findings": []\\n}\\nmore')
+        >>> document(chr(10).join(["a warning", "{", '"findings": []', "}", "more"]))
         {'findings': []}
     """
     decoder = json.JSONDecoder()

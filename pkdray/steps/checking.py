@@ -42,7 +42,13 @@ def doctor(
 
 
 def _examined(console: Console, address: str | None, runs_dir: str | None, needed: int | None) -> list[Finding]:
-    from pkdray.doctor.examination import dashboard_findings, examine_cluster, examine_machine, no_connection
+    from pkdray.doctor.examination import (
+        dashboard_findings,
+        examine_cluster,
+        examine_machine,
+        no_connection,
+        unreachable,
+    )
     from pkdray.doctor.network import is_dashboard
 
     if address is None:
@@ -59,11 +65,14 @@ def _examined(console: Console, address: str | None, runs_dir: str | None, neede
     from pkdray.cluster import connected
 
     console.say(f"Looking at every node of {address} ...")
+    nothing = unreachable(address)
+    if nothing is not None:
+        return nothing
     try:
         with connected(address):
             return examine_cluster(runs_dir, needed)
     except RunError as error:
-        return no_connection(address, error.what)
+        return no_connection(error.what)
 
 
 def _held(space: str) -> int:
