@@ -330,7 +330,7 @@ def token(facts: TokenFacts) -> list[Finding]:
                 "token",
                 "fail",
                 "a token is asked for, and there is none here",
-                "Copy the cluster's ~/.ray/auth_token to here (chmod 600), or set RAY_AUTH_TOKEN_PATH. For a new cluster "
+                "Copy the cluster's ~/.ray/auth_token to here (chmod 600), or set RAY_AUTH_TOKEN_PATH. For a new one "
                 "make one: ray get-auth-token --generate.",
             )
         )
