@@ -51,6 +51,8 @@ driver="$(mktemp)"
 trap 'rm -f "$driver"' EXIT
 ulimit -n 65536 2>/dev/null || true
 
+# With job control, so that the shell does not have the step ignore Ctrl-C's signal.
+set -m
 # symmetric-run starts Ray on every node, runs what follows -- on the one with the address, and stops Ray.
 # shellcheck disable=SC2016  # The inner shell expands these.
 srun ray symmetric-run --address "$address:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
@@ -58,6 +60,7 @@ srun ray symmetric-run --address "$address:$port" --min-nodes "$SLURM_JOB_NUM_NO
   -- bash -c 'echo $$ >"$0"; exec "$@"' "$driver" \
   pkdray pipeline "$space" --name "$run" --runs-dir "$runs" --address "$address:$port" "$@" &
 step=$!
+set +m
 
 interrupted=
 interrupt() {

@@ -17,6 +17,7 @@ from command_line import Said
 
 from pkdray.doctor import checks, facts, network, remote, storage
 from pkdray.doctor.checks import NodeFacts
+from pkdray.doctor.findings import Finding
 
 
 def test_this_machine_is_described_as_the_checks_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +192,7 @@ def test_a_dashboard_that_is_not_there_is_told(
 
 
 def test_a_jobs_findings_are_found_among_its_other_lines() -> None:
-    one = checks.extras(NodeFacts(**{**facts.gather(), "extras": ["wandb"]}))
+    one = Finding("python", "fail", "3.12.1 {", "Install the same.", ("worker-1", "worker-2"))
     text = json.dumps({"address": "auto", "counts": {"ok": 1}, "findings": [one.as_dict()]}, indent=2)
     log = f"2026 INFO {{\nnot json\nLooking at every node of auto ...\n{text}\nbye {{}}\n"
     said = remote.document(log)
