@@ -11,7 +11,10 @@ from typing import Any
 from pkdray.doctor.findings import Finding
 
 _SECONDS = 600.0
-_CURE = "Check that the tunnel still stands; if the cluster has just started, try again in a minute."
+_CURE = (
+    "Check that the tunnel still stands; if the cluster has just started, try again in a minute. A head that never has "
+    "an agent shares its machine with another Ray: `ray start --head --dashboard-agent-listen-port` with a free port."
+)
 
 
 def examine_by_job(

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+TOKEN = "a-token-of-the-tests-0123456789abcdef"
 RAY = Path(sys.executable).with_name("ray")
 
 
@@ -41,6 +42,7 @@ class Running:
             check=False,
         )
         assert ran.stdout, ran.stderr
+        assert TOKEN not in ran.stdout + ran.stderr
         return ran.returncode, json.loads(ran.stdout)["findings"]
 
 
@@ -51,7 +53,7 @@ def running() -> Iterator[Running]:
     home = Path(tempfile.mkdtemp(prefix="pkdray-doctor-", dir="/tmp"))
     (home / ".ray").mkdir()
     token = home / ".ray" / "auth_token"
-    token.write_text("a-token-of-the-tests-0123456789abcdef")
+    token.write_text(TOKEN)
     token.chmod(0o600)
     checkout = Path(__file__).parents[2]
     environment = {
@@ -64,15 +66,17 @@ def running() -> Iterator[Running]:
         # The job of the doctor is `python -m pkdray`.
         "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}",
     }
-    gcs, web = free_ports(2)
+    # Ray's own choice for the agents' port is the same for every Ray of a machine.
+    gcs, web, *agents = free_ports(4)
     common = ["--block", "--num-cpus=1", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
     started = []
 
     def start(*arguments: str) -> None:
+        port = f"--dashboard-agent-listen-port={agents[len(started)]}"
         log = (home / f"log-{len(started)}").open("wb")
         started.append(
             subprocess.Popen(
-                [str(RAY), "start", *common, *arguments],
+                [str(RAY), "start", *common, port, *arguments],
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -150,14 +154,13 @@ def test_every_node_is_examined(running: Running, tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_behind_a_tunnel_a_job_looks_from_inside(running: Running, tmp_path: Path) -> None:
-    asked = ["--address", running.dashboard, "--runs-dir", str(tmp_path / "runs")]
-    code, findings = running.doctor(*asked, "--holds", "95000000")
+    asked = ["--address", running.dashboard, "--runs-dir", str(tmp_path / "runs"), "--holds", "95000000"]
+    code, findings = running.doctor(*asked)
     found = by_check(findings)
+    assert found["jobs"]["level"] == "ok", findings
     # 95 % of the object store.
-    assert (code, found["object store"]["level"], found["jobs"]["level"]) == (0, "warn", "ok"), findings
+    assert (code, found["object store"]["level"]) == (0, "warn"), findings
     assert len(found["object store"]["nodes"]) == len(found["storage"]["nodes"]) == 2
-    code, findings = running.doctor(*asked, "--holds", "105000000")
-    assert (code, by_check(findings)["object store"]["level"]) == (1, "fail")
 
 
 @pytest.mark.ray
