@@ -553,7 +553,7 @@ def show(
 @app.command()
 def doctor(
     space: Annotated[
-        str | None, typer.Argument(metavar="[SPACE]", help="A study whose arrays the object store has to hold.")
+        str | None, typer.Argument(metavar="SPACE", help="A study whose arrays the object store has to hold.")
     ] = None,
     runs_dir: Annotated[
         str | None, typer.Option(metavar="DIR|URI", help="Try this storage: reach it, write, read, measure.")

@@ -12,6 +12,7 @@ from typing import Any
 
 SMALL = 1 << 10
 LARGE = 16 << 20
+_SECONDS = 20
 
 
 def probe(root: str, name: str, expected: str | None = None) -> dict[str, Any]:
@@ -69,9 +70,21 @@ def _open(root: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     if "://" in root:
-        system, folder = fs.FileSystem.from_uri(root)
+        system, folder = fs.FileSystem.from_uri(_limited(root))
         return system, folder.rstrip("/")
     return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
+
+
+def _limited(uri: str) -> str:
+    """Google's client would otherwise try again for a quarter of an hour.
+
+    Example:
+        >>> _limited("gs://bucket/runs"), _limited("s3://bucket/runs")
+        ('gs://bucket/runs?retry_limit_seconds=20', 's3://bucket/runs')
+    """
+    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={_SECONDS}"
 
 
 def _exists(system: Any, path: str) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pkdray.console import Console
 from pkdray.doctor import Finding, failed, merged, where
-from pkdray.errors import RunError
+from pkdray.errors import ConfigError, RunError
 
 
 def doctor(
@@ -22,12 +23,13 @@ def doctor(
         holds: bytes that it has to hold, where no study is named.
 
     Raises:
-        ConfigError: the study has a mistake.
+        ConfigError: the study has a mistake, or the runs dir is no folder that the cluster could know.
         DatasetError: its dataset is not here.
     """
-    needed = holds if space is None else _held(space)
     address = address or os.environ.get("RAY_ADDRESS")
-    findings = _examined(console, address, runs_dir, needed)
+    root = _root(runs_dir, address)
+    needed = holds if space is None else _held(space)
+    findings = _examined(console, address, root, needed)
     counts = {level: sum(one.level == level for one in findings) for level in ("ok", "warn", "fail")}
     console.table(
         f"{address or 'This machine'}",
@@ -73,6 +75,21 @@ def _examined(console: Console, address: str | None, runs_dir: str | None, neede
             return examine_cluster(runs_dir, needed)
     except RunError as error:
         return no_connection(error.what)
+
+
+def _root(runs_dir: str | None, address: str | None) -> str | None:
+    """The runs dir as every node understands it: nodes run in other folders."""
+    from pkdray.doctor.network import is_dashboard
+
+    if runs_dir is None or "://" in runs_dir:
+        return runs_dir
+    path = Path(runs_dir).expanduser()
+    if address is not None and is_dashboard(address) and not path.is_absolute():
+        raise ConfigError(
+            f"--runs-dir {runs_dir} is a folder of this machine, and the cluster is behind {address}.",
+            cure="Give the folder's absolute path on the cluster, or a URI such as s3://BUCKET/runs.",
+        )
+    return str(path.absolute())
 
 
 def _held(space: str) -> int:

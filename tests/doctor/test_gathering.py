@@ -74,6 +74,47 @@ def test_storage_that_cannot_be_written_says_why(tmp_path: Path) -> None:
     assert "nowhere" in storage.probe("nowhere://bucket/runs", "mark")["error"]
 
 
+@pytest.mark.slow
+def test_a_bucket_is_tried_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server_module = pytest.importorskip("moto.server")
+    import boto3
+
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "dummy",
+            "AWS_SECRET_ACCESS_KEY": "dummy",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="my-runs")
+        with storage.Beacon("s3://my-runs/a/runs", "mark") as beacon:
+            said = storage.probe("s3://my-runs/a/runs", "mark-0", beacon.name)
+            assert (said["error"], said["sees"]) == (None, True)
+            assert said["write_mb_s"] > 0
+            assert storage.probe("s3://my-runs/b", "mark-1", beacon.name)["sees"] is False
+        left = [one["Key"] for one in s3.list_objects_v2(Bucket="my-runs").get("Contents", [])]
+        assert [key for key in left if not key.endswith("/")] == []
+        assert "no-such-bucket" in storage.probe("s3://no-such-bucket/runs", "mark")["error"]
+    finally:
+        server.stop()
+
+
+def test_google_is_not_waited_for_without_end() -> None:
+    from pyarrow import fs
+
+    assert storage._limited("gs://b/runs?project_id=p") == "gs://b/runs?project_id=p&retry_limit_seconds=20"
+    assert storage._limited("gs://b/runs?retry_limit_seconds=3") == "gs://b/runs?retry_limit_seconds=3"
+    # pyarrow knows the option, and would refuse one that it does not know.
+    assert fs.FileSystem.from_uri(storage._limited("gs://anonymous@b/runs"))[1] == "b/runs"
+    with pytest.raises(ValueError, match="retry_limit"):
+        fs.FileSystem.from_uri("gs://anonymous@b/runs?retry_limit=20")
+
+
 def test_storage_that_gives_back_something_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyarrow import fs
 
@@ -206,6 +247,7 @@ def test_alone_it_examines_this_machine_and_starts_no_ray(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", lambda **_: pytest.fail("it started Ray"))
+    monkeypatch.setattr(facts, "_ASK_TORCH", 'print(\'{"cuda": null, "gpus": []}\')')
     said = pkdray("doctor", "--runs-dir", "runs", "--holds", str(10**15), "--json")
     found = {one["check"]: one for one in json.loads(said.out)["findings"]}
     # No machine holds a petabyte, which is a fail, so the exit code is 1.
@@ -213,6 +255,9 @@ def test_alone_it_examines_this_machine_and_starts_no_ray(
     assert "1e+03 TB" in found["object store"]["found"]
     assert found["storage"]["level"] in ("ok", "warn")
     assert list(tmp_path.iterdir()) == []
+    said = pkdray("doctor", "--address", "http://127.0.0.1:1", "--runs-dir", "runs")
+    assert said.code == 2
+    assert "absolute path on the cluster" in said.err
     said = pkdray("doctor", "no_such_space")
     assert said.code == 2
     assert "no file no_such_space" in said.err
