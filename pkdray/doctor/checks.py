@@ -234,8 +234,12 @@ def disk(node: NodeFacts) -> Finding:
     text = f"/tmp has {size(free)} of {size(total)} free"
     cure = "Free some space, or start Ray with --temp-dir on a larger disk."
     full = 1 - free / total if total else 1.0
-    level = "fail" if full >= SPILL_FULL and free < FREE_DISK else "warn" if free < FREE_DISK else "ok"
-    return Finding("disk", level, text, cure if level != "ok" else None, (node.name,))  # type: ignore[arg-type]
+    if full < SPILL_FULL and free >= FREE_DISK:
+        return Finding("disk", "ok", text, nodes=(node.name,))
+    if full >= SPILL_FULL:
+        text += f"; Ray spills nothing to a disk that is over {SPILL_FULL:.0%} full"
+    # Of a large disk that is nearly full much is left for what a study writes itself.
+    return Finding("disk", "fail" if full >= SPILL_FULL and free < FREE_DISK else "warn", text, cure, (node.name,))
 
 
 def open_files(node: NodeFacts) -> Finding:

@@ -83,6 +83,7 @@ def test_a_machine_in_order_has_nothing_to_mend() -> None:
         ({"shared_memory": 90_000_000_000}, "shared memory", "warn", "90 GB, the object store 100 GB", "sizeLimit"),
         ({"disk": [100_000_000_000, 9_000_000_000]}, "disk", "warn", "9 GB of 100 GB", "--temp-dir"),
         ({"disk": [100_000_000_000, 4_000_000_000]}, "disk", "fail", "4 GB of 100 GB", "--temp-dir"),
+        ({"disk": [2_000_000_000_000, 80_000_000_000]}, "disk", "warn", "over 95% full", "--temp-dir"),
         ({"open_files": 1024}, "open files", "warn", "1024", "ulimit -n 65536"),
         ({"threads": None}, "threads", "warn", "not set", "OMP_NUM_THREADS=1"),
         ({"threads": "48"}, "threads", "warn", "OMP_NUM_THREADS=48", "OMP_NUM_THREADS=1"),
