@@ -550,3 +550,30 @@ def show(
     from pkdray import steps
 
     steps.show(run, runs_dir, Console(as_json=json), top=top)
+
+
+@app.command()
+def doctor(
+    space: Annotated[
+        str | None, typer.Argument(metavar="SPACE", help="A study whose arrays the object store has to hold.")
+    ] = None,
+    runs_dir: Annotated[
+        str | None, typer.Option(metavar="DIR|URI", help="Try this storage: reach it, write, read, measure.")
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="A Ray cluster (HOST:6379, or auto), or its dashboard (http://127.0.0.1:8265, as through a tunnel); "
+            "default: RAY_ADDRESS, else this machine alone."
+        ),
+    ] = None,
+    holds: Annotated[
+        int | None, typer.Option(min=0, metavar="BYTES", help="What the object store has to hold, instead of SPACE.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Is this machine, or every node of a cluster, ready? ok, warn or fail, with the cure; exit code 1 if one fails."""
+    from pkdray import steps
+
+    if not steps.doctor(Console(as_json=json), address=address, runs_dir=runs_dir, space=space, holds=holds):
+        raise typer.Exit(1)

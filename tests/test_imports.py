@@ -29,7 +29,7 @@ FLOORS = [
     ["embeddings", "tracking"],
     ["training"],
     ["search"],
-    ["diagnostics", "evaluate", "export", "profile", "report"],
+    ["diagnostics", "doctor", "evaluate", "export", "profile", "report"],
     ["predict"],
     ["steps", "demo", "cli", "console", "cluster", "interrupts", "shipped", "__main__"],
 ]

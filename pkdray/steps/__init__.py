@@ -3,6 +3,7 @@
 Imports stand inside the steps, so that a step brings in what it needs and nothing else: `predict` runs without Ray.
 """
 
+from pkdray.steps.checking import doctor
 from pkdray.steps.comparing import compare
 from pkdray.steps.evaluating import evaluate, show_evaluation
 from pkdray.steps.importing import import_features, import_recordings, inspect, list_datasets
@@ -17,6 +18,7 @@ from pkdray.steps.wording import next_steps
 __all__ = [
     "compare",
     "dashboard",
+    "doctor",
     "embed",
     "evaluate",
     "export",
