@@ -16,13 +16,14 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DatabaseError
 
 from pkdray.errors import RunError, StorageError
 from pkdray.files import storage_errors
+from pkdray.search.held import HeldStorage
 
 STUDY = "pkdray"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -57,17 +58,20 @@ class Ledger:
 
     Args:
         path: of ``study.db``; opened, or created with `create`.
+        held: that nobody else writes to it as long as this object lives, since this process holds the run's lock:
+            everything is then read once. Otherwise every question looks for what others have written.
 
     Raises:
         RunError: the file is missing or is no study.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, held: bool = False) -> None:
         if not path.is_file():
             raise RunError(f"There is no ledger {path}.", cure="The run is incomplete: sweep anew under another name.")
         self.path = path
         with _reading(path):
-            self._storage = _storage(path)
+            disk = _storage(path)
+            self._storage: BaseStorage = HeldStorage(disk, disk.get_study_id_from_name(STUDY)) if held else disk
             self._study = optuna.load_study(study_name=STUDY, storage=self._storage)
 
     @classmethod
@@ -193,7 +197,7 @@ class Ledger:
         return len(failed)
 
     def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
