@@ -37,7 +37,7 @@ def measure(folder: Path, sizes: list[int], *, running: int, repeats: int) -> It
 
 def a_trial(run: Run, plan: Plan, trials: int, sampler: str, running: int, repeats: int) -> Iterator[Row]:
     """A proposal, a report and an end, with ``running`` other trials at once; and a look at how the sweep stands."""
-    ledger, rng = run.ledger(held=True), np.random.default_rng(1)
+    ledger, rng = run.ledger(), np.random.default_rng(1)
     monitor = Monitor(run, plan, ledger)
     at_once = [_started(ledger, plan, monitor) for _ in range(running if sampler == "random" else 8)]
     costs: dict[str, list[Cost]] = {"ask": [], "report": [], "end": [], "look": []}
@@ -60,11 +60,11 @@ def _started(ledger: Ledger, plan: Plan, monitor: Monitor) -> int:
 
 def all_trials(run: Run, plan: Plan, trials: int) -> Iterator[Row]:
     """What a resume, the end of a sweep, and those who look at a run pay."""
-    ledger, cost = timed(lambda: run.ledger(held=True))
+    ledger, cost = timed(lambda: run.ledger())
     rows = ledger.trials()
     yield row("open", cost, trials=trials, study_bytes=(run.path / STUDY_FILE).stat().st_size)
     yield row("release", timed(ledger.release)[1], trials=trials)
-    scheduler, cost = timed(lambda: make_scheduler(plan.config, mode=plan.metric.mode, trials=rows))
+    _, cost = timed(lambda: make_scheduler(plan.config, mode=plan.metric.mode, trials=rows))
     yield row("rungs", cost, trials=trials)
     yield row("first proposal", timed(lambda: ask(ledger, plan))[1], trials=trials)
     yield row("counts and best", timed(lambda: (ledger.counts(), ledger.best()))[1], trials=trials)

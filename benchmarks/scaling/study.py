@@ -55,7 +55,7 @@ def make_run(folder: Path, trials: int, sampler: str = "tpe") -> tuple[Run, Plan
     """A run with ``trials`` finished ones: half complete after 30 epochs, half stopped after 3 or 9, 2 % failed."""
     plan = plan_of(2 * trials, sampler)
     run = Run.create(folder / f"{sampler}-{trials}", plan)
-    ledger, rng = run.ledger(held=True), np.random.default_rng(5)
+    ledger, rng = run.ledger(), np.random.default_rng(5)
     for index in range(min(SEEDLINGS, trials)):
         number = ask(ledger, plan)
         finish(run, ledger, number, rng, failed=index % 50 == 7)
@@ -126,7 +126,7 @@ def _multiply(path: Path, made: int, trials: int) -> None:
 
 
 _SHRUNK = "* (1 - 0.02 * (abs(random()) % 1000) / 1000.0)"
-_MOVED = {table_and: "trial_id + :offset" for table_and in ((table, "trial_id") for table in _ROWS)} | {
+_MOVED = dict.fromkeys(((table, "trial_id") for table in _ROWS), "trial_id + :offset") | {
     ("trial_values", "value"): f"value {_SHRUNK}",
     ("trial_intermediate_values", "intermediate_value"): f"intermediate_value {_SHRUNK}",
     ("trial_params", "param_value"): (

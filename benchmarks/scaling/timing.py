@@ -1,4 +1,4 @@
-"""How long something took: by the wall, and of this process's CPU, which other work on the machine does not lengthen."""
+"""How long something took: by the wall, and of this process's CPU, which other work on the machine leaves alone."""
 
 from __future__ import annotations
 

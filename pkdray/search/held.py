@@ -1,10 +1,12 @@
-"""A study that one process alone writes: every change goes to the database first, every question is answered from memory.
+"""A study that is read once: every change goes to the database first, every question is answered from memory.
 
 Optuna's own cache asks the database about each unfinished trial whenever it is asked anything, since another process
 may have changed it. With 800 trials at once that is 800 rows and all their intermediate values for every proposal and
-twice for every look at how the sweep stands, which takes longer than the trials do (docs/scaling.md). The holder of a
-run's lock is the only writer of its study, so what it has once read or written stays true.
+twice for every look at how the sweep stands (docs/scaling.md). But the holder of a run's lock is the only writer of its
+study, so what it has read or written stays true; and who only looks wants the rows of one moment.
 """
+
+# ruff: noqa: ARG002 - Optuna asks by the id of a study, and here is only one.
 
 from __future__ import annotations
 
@@ -17,6 +19,9 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import Engine
+
+from pkdray.search.rows import read_trials
 
 
 class HeldStorage(BaseStorage):
@@ -26,23 +31,32 @@ class HeldStorage(BaseStorage):
     been given one keeps it as it was.
 
     Args:
-        disk: the storage of one study, which nobody else writes to.
-        study_id: of that study.
+        disk: the database. What others write into it from now on is not seen.
+        study: the name of the one study that this is of.
+
+    Raises:
+        KeyError: there is no such study.
     """
 
-    def __init__(self, disk: RDBStorage, study_id: int) -> None:
+    def __init__(self, disk: RDBStorage, study: str) -> None:
         self._disk = disk
-        self._study_id = study_id
-        self._name = disk.get_study_name_from_id(study_id)
+        self._name = study
+        self._study_id = study_id = disk.get_study_id_from_name(study)
         self._directions = disk.get_study_directions(study_id)
         self._user_attrs = disk.get_study_user_attrs(study_id)
         self._system_attrs = disk.get_study_system_attrs(study_id)
         self._trials: dict[int, FrozenTrial] = {}
         """By id, in order: a study's ids ascend with its numbers."""
-        for trial in disk.get_all_trials(study_id, deepcopy=False):
-            self._trials[trial._trial_id] = trial
-        self._ids = {trial.number: trial_id for trial_id, trial in self._trials.items()}
-        self._waiting = {trial_id for trial_id, trial in self._trials.items() if trial.state == TrialState.WAITING}
+        self._ids: dict[int, int] = {}
+        """By number."""
+        self._waiting: set[int] = set()
+        for trial in read_trials(disk.engine, study_id):
+            self._remember(trial)
+
+    @property
+    def engine(self) -> Engine:
+        """SQLAlchemy's, of the database."""
+        return self._disk.engine
 
     # The study
 
@@ -167,10 +181,6 @@ class HeldStorage(BaseStorage):
         else:
             trials = [trial for trial in self._trials.values() if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
-
-    def remove_session(self) -> None:
-        """Close the database."""
-        self._disk.remove_session()
 
     def _remember(self, trial: FrozenTrial) -> None:
         self._trials[trial._trial_id] = trial

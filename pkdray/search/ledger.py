@@ -16,7 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DatabaseError
@@ -54,24 +54,24 @@ class Counts:
 
 
 class Ledger:
-    """The study of one run.
+    """The study of one run, as it is when it is opened and as it is changed through this object.
+
+    It is read once. Who writes to it holds the run's lock, so nobody else does; who only looks opens it anew to see
+    what a sweep has done since.
 
     Args:
         path: of ``study.db``; opened, or created with `create`.
-        held: that nobody else writes to it as long as this object lives, since this process holds the run's lock:
-            everything is then read once. Otherwise every question looks for what others have written.
 
     Raises:
         RunError: the file is missing or is no study.
     """
 
-    def __init__(self, path: Path, *, held: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise RunError(f"There is no ledger {path}.", cure="The run is incomplete: sweep anew under another name.")
         self.path = path
         with _reading(path):
-            disk = _storage(path)
-            self._storage: BaseStorage = HeldStorage(disk, disk.get_study_id_from_name(STUDY)) if held else disk
+            self._storage = HeldStorage(_storage(path), STUDY)
             self._study = optuna.load_study(study_name=STUDY, storage=self._storage)
 
     @classmethod
@@ -197,7 +197,7 @@ class Ledger:
         return len(failed)
 
     def _id(self, number: int) -> int:
-        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -145,9 +145,9 @@ class Run:
         """The folder of one trial."""
         return self.path / "trials" / str(number)
 
-    def ledger(self, *, held: bool = False) -> Ledger:
-        """The run's study; ``held`` by the process that has the run's lock, for as long as it has it."""
-        return Ledger(self.path / STUDY_FILE, held=held)
+    def ledger(self) -> Ledger:
+        """The run's study, as it is now."""
+        return Ledger(self.path / STUDY_FILE)
 
     def dataset(self) -> Dataset:
         """The dataset that the run was made with.

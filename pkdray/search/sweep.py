@@ -45,7 +45,7 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
     Raises:
         PkdrayError: the pool is damaged, a folder cannot be written.
     """
-    ledger = run.ledger(held=True)
+    ledger = run.ledger()
     ledger.release()
     monitor = Monitor(run, plan, ledger, on_progress)
     try:
