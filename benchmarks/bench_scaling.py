@@ -71,12 +71,12 @@ def measured(
         from pkdray.cluster import connected
 
         with connected():
-            trials, reports = (10, 20) if quick else (100, 200)
+            trials, reports = (10, 20) if quick else (60, 100)
             yield from ({"part": "driver", **row} for row in driver.measure(folder / "driver", trials, reports, 2))
     if "nodes" in parts:
         from benchmarks.scaling import nodes
 
-        counts, samples, trials = ([1, 2], 1_000, 6) if quick else ([1, 2, 4], 10_000, 40)
+        counts, samples, trials = ([1, 2], 1_000, 6) if quick else ([1, 2, 4], 10_000, 24)
         yield from ({"part": "nodes", **row} for row in nodes.measure(folder / "nodes", counts, samples, trials))
 
 

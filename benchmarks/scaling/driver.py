@@ -7,9 +7,9 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
-import psutil
 import ray
 
 from benchmarks.scaling.study import plan_of
@@ -76,7 +76,7 @@ def talk(folder: Path, shared: SharedArrays, trials: int, reports: int, at_once:
         reports=reports,
         at_once=at_once,
         nodes=len([node for node in ray.nodes() if node["Alive"]]),
-        driver_bytes=psutil.Process().memory_info().rss,
+        driver_peak_bytes=1024 * getrusage(RUSAGE_SELF).ru_maxrss,
         load=load(),
     )
 
