@@ -51,16 +51,28 @@ def plan_of(trials: int, sampler: str = "tpe", **overrides: Any) -> Plan:
     return make_plan(build_config(config), open_dataset("mfeat"))
 
 
-def make_run(folder: Path, trials: int, sampler: str = "tpe") -> tuple[Run, Plan]:
-    """A run with ``trials`` finished ones: half complete after 30 epochs, half stopped after 3 or 9, 2 % failed."""
-    plan = plan_of(2 * trials, sampler)
-    run = Run.create(folder / f"{sampler}-{trials}", plan)
+def make_run(folder: Path, trials: int, running: int) -> tuple[Run, Plan]:
+    """A run with ``trials`` rows: half complete after 30 epochs, half stopped after 3 or 9, 2 % failed; the last
+    ``running`` of them have told their epochs and not their end.
+    """
+    plan = plan_of(2 * trials)
+    run = Run.create(folder / f"trials-{trials}", plan)
     ledger, rng = run.ledger(), np.random.default_rng(5)
     for index in range(min(SEEDLINGS, trials)):
         number = ask(ledger, plan)
         finish(run, ledger, number, rng, failed=index % 50 == 7)
     _multiply(run.path / STUDY_FILE, len(ledger.trials()), trials)
+    _reopen(run.path / STUDY_FILE, trials - running)
     return run, plan
+
+
+def _reopen(path: Path, first: int) -> None:
+    with sqlite3.connect(path) as study:
+        of_these = "trial_id IN (SELECT trial_id FROM trials WHERE number >= ?)"
+        for table in ("trial_values", "trial_user_attributes"):
+            study.execute(f"DELETE FROM {table} WHERE {of_these}", (first,))
+        study.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE number >= ?", (first,))
+    study.close()
 
 
 def ask(ledger: Ledger, plan: Plan) -> int:
