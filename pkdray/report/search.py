@@ -24,7 +24,7 @@ from pkdray.report.thinning import drawn, evenly, thinned
 PAIRS = ("alpha", "theta", "epsilon", "top_k")
 """Of which parameters pairs are drawn."""
 _LEAST_PAIR, _LEAST_METHOD, _LEAST_IMPORTANCE, _MOST_LINES = 6, 3, 4, 200
-_MOST_POINTS, _MOST_FOREST, _MOST_GROUND = 1000, 1000, 100
+_MOST_POINTS, _MOST_FOREST, _MOST_GROUND = 1000, 200, 100
 """Trials in a cloud of points, in a forest that weighs parameters, and below a contour, whose grid is the square."""
 _SWITCH = re.compile(r"\[.+\]")
 
