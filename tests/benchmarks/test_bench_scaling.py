@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
-from benchmarks.scaling import study as made
 from optuna.trial import TrialState
 
 from pkdray.search.run import fixed_values
 from pkdray.search.space import suggest
+
+with pytest.MonkeyPatch.context() as patch:
+    # The benchmarks are not installed: they are found from the top of the checkout alone.
+    patch.syspath_prepend(str(Path(__file__).parents[2]))
+    made = importlib.import_module("benchmarks.scaling.study")
 
 
 def test_copied_trials_are_whole_differ_and_lie_inside_the_space(
