@@ -19,11 +19,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, count, plain
 from pkdray.report.facts import Facts, method_of
 from pkdray.report.theme import BLUE, FAINT, INK, MUTED, ORANGE, scale, sparse_ticks, step
-from pkdray.report.thinning import thinned
+from pkdray.report.thinning import drawn, evenly, thinned
 
 PAIRS = ("alpha", "theta", "epsilon", "top_k")
 """Of which parameters pairs are drawn."""
 _LEAST_PAIR, _LEAST_METHOD, _LEAST_IMPORTANCE, _MOST_LINES = 6, 3, 4, 200
+_MOST_POINTS, _MOST_FOREST, _MOST_GROUND = 1000, 200, 100
+"""Trials in a cloud of points, in a forest that weighs parameters, and below a contour, whose grid is the square."""
 _SWITCH = re.compile(r"\[.+\]")
 
 
@@ -47,8 +49,7 @@ def study_of(trials: Sequence[FrozenTrial], mode: str, chosen: Iterable[int] | N
     Args:
         trials: rows of the ledger, by number.
         mode: ``max`` or ``min``.
-        chosen: numbers that stay complete; the others keep their number, and nothing else, so that Optuna passes them
-            over. None: all that are complete.
+        chosen: numbers of the complete trials that it is of; None: all of them. They are numbered anew, in their order.
     """
     names = {
         name: plain(short) for name, short in short_names({name for trial in trials for name in trial.params}).items()
@@ -56,9 +57,8 @@ def study_of(trials: Sequence[FrozenTrial], mode: str, chosen: Iterable[int] | N
     kept = None if chosen is None else set(chosen)
     study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
     rows = []
-    for trial in trials:
-        if trial.state != TrialState.COMPLETE or trial.value is None or (kept is not None and trial.number not in kept):
-            rows.append(create_trial(state=TrialState.FAIL))
+    for trial in complete_ones(trials):
+        if kept is not None and trial.number not in kept:
             continue
         rows.append(
             create_trial(
@@ -72,6 +72,34 @@ def study_of(trials: Sequence[FrozenTrial], mode: str, chosen: Iterable[int] | N
         warnings.simplefilter("ignore", UserWarning)
         study.add_trials(rows)
     return study
+
+
+def complete_ones(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that have a final value."""
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+
+
+def some(trials: Sequence[FrozenTrial], mode: str, most: int) -> list[int]:
+    """Numbers of at most ``most`` complete trials: the better half of them the best there are, the others drawn.
+
+    Where good values lie is what a picture is looked at for; the drawn ones keep the rest of the ground in it.
+    """
+    sign = -1 if mode == "max" else 1
+    ranked = sorted(complete_ones(trials), key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+    best, rest = ranked[: most // 2], ranked[most // 2 :]
+    return sorted(trial.number for trial in [*best, *(rest[index] for index in drawn(len(rest), most - len(best)))])
+
+
+def milestones(trials: Sequence[FrozenTrial], mode: str, most: int) -> list[int]:
+    """Numbers of the complete trials that a history needs: ``most`` of them, and each that was the best so far."""
+    found, best = set(), None
+    complete = complete_ones(trials)
+    for trial in complete:
+        value = trial.value or 0.0
+        if best is None or (value > best if mode == "max" else value < best):
+            best = value
+            found.add(trial.number)
+    return sorted(found | {complete[index].number for index in evenly(len(complete), most)})
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
@@ -101,9 +129,11 @@ def by_method(facts: Facts) -> dict[str, list[int]]:
 
 
 def history(trials: Sequence[FrozenTrial], mode: str, metric: str) -> go.Figure:
-    """Optuna's optimisation history."""
-    figure = visualization.plot_optimization_history(study_of(trials, mode), target_name=metric)
+    """Optuna's optimisation history; of many trials some, and every one that was the best so far."""
+    shown = milestones(trials, mode, _MOST_POINTS)
+    figure = visualization.plot_optimization_history(study_of(trials, mode, shown), target_name=metric)
     points, best = figure.data[0], figure.data[1]
+    points.x = best.x = shown
     figure.update_xaxes(title="trial")
     points.update(name="trial", marker={"color": BLUE, "size": 7, "opacity": 0.75})
     best.update(name="best so far", line={"color": ORANGE, "width": 2, "shape": "hv"})
@@ -211,11 +241,12 @@ def _base(name: str) -> str:
 
 
 def _history(facts: Facts) -> Plots:
+    figure = history(facts.trials, facts.mode, facts.metric)
     return Plots(
         "History",
         f"Each point is a complete trial, the line the best so far on validation: once it stays flat, more trials of "
-        f"the same kind bring little ({facts.better}).",
-        [Plot(history(facts.trials, facts.mode, facts.metric), height=340)],
+        f"the same kind bring little ({facts.better}).{thinned('trials', len(figure.data[0].x), len(facts.complete))}",
+        [Plot(figure, height=340)],
     )
 
 
@@ -226,12 +257,14 @@ def _importances(facts: Facts) -> list[Block]:
         groups += [(f"{name} alone", numbers) for name, numbers in methods.items() if len(numbers) >= 2 * _LEAST_METHOD]
     plots = []
     for name, numbers in groups:
-        study = study_of(facts.trials, facts.mode, numbers)
+        # Of all, not of the best: an importance among good trials is another one.
+        shown = [numbers[index] for index in drawn(len(numbers), _MOST_FOREST)]
+        study = study_of(facts.trials, facts.mode, shown)
         names = shared_parameters(study)
         values = {trial.value for trial in study.trials if trial.state == TrialState.COMPLETE}
         if len(numbers) < _LEAST_IMPORTANCE or not names or len(values) < 2:
             continue
-        title = f"{name}: {len(numbers)}"
+        title = f"{name}: {len(numbers):,}" + (f", {len(shown):,} of them drawn" if len(shown) < len(numbers) else "")
         plots.append(Plot(importances(study, names), title, height=110 + 34 * len(names)))
     if not plots:
         why = f"It takes {_LEAST_IMPORTANCE} complete trials with different scores, and a parameter that all have."
@@ -268,7 +301,8 @@ def _parallel(facts: Facts) -> list[Block]:
 
 
 def _slices(facts: Facts) -> Block:
-    study = study_of(facts.trials, facts.mode)
+    shown = some(facts.trials, facts.mode, _MOST_POINTS)
+    study = study_of(facts.trials, facts.mode, shown)
     seen: dict[str, set[Any]] = {}
     for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
         for name, value in trial.params.items():
@@ -281,7 +315,7 @@ def _slices(facts: Facts) -> Block:
         return Missing("Slices", "No parameter has two values among the complete trials.")
     says = (
         "Each point is a complete trial that has the parameter, later ones darker: a slope or a hump says where good "
-        "values lie, a cloud that the parameter matters little."
+        "values lie, a cloud that the parameter matters little." + thinned("trials", len(shown), len(facts.complete))
     )
     return Plots(
         "Slices",
@@ -296,14 +330,17 @@ def _contours(facts: Facts) -> Block:
     if not found:
         why = f"No pair of {', '.join(PAIRS)} was searched in {_LEAST_PAIR} complete trials with three values each."
         return Missing("Contours", why)
-    study = study_of(facts.trials, facts.mode)
     names = short_names({name for trial in facts.trials for name in trial.params})
+    plots, all_shown, total = [], 0, 0
+    for one, other in found:
+        both = [trial for trial in facts.complete if one in trial.params and other in trial.params]
+        shown = some(both, facts.mode, _MOST_GROUND)
+        all_shown, total = all_shown + len(shown), total + len(both)
+        study = study_of(both, facts.mode, shown)
+        first, second = names[one], names[other]
+        plots.append(Plot(contour(study, plain(first), plain(second), facts.mode), f"{first} × {second}", height=350))
     says = (
         f"Stronger ground is better {facts.metric}; points are the trials that it was interpolated from, and away from "
-        "them it is a guess."
+        f"them it is a guess.{thinned('points', all_shown, total)}"
     )
-    plots = [
-        Plot(contour(study, plain(first), plain(second), facts.mode), f"{first} × {second}", height=350)
-        for first, second in ((names[one], names[other]) for one, other in found)
-    ]
     return Plots("Contours", says, plots, least=360)

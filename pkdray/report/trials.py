@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,10 +14,12 @@ from pkdray.report.blocks import Block, Cell, Missing, Plot, Plots, Section, Tab
 from pkdray.report.facts import Facts, method_of, proposed, seconds_of
 from pkdray.report.search import short_names
 from pkdray.report.theme import BLUE, FAINT, GOLD, ORANGE
+from pkdray.report.thinning import drawn, thinned
 from pkdray.search.ledger import reason, summary
 
 _STATES = {"complete": BLUE, "pruned": FAINT, "fail": ORANGE, "running": GOLD}
 _UNKNOWN = "computer not recorded"
+_MOST_ROWS, _MOST_BARS, _MOST_FAILURES = 2000, 2000, 200
 
 
 def section(facts: Facts) -> Section:
@@ -65,7 +68,7 @@ def lanes(spans: Sequence[tuple[datetime, datetime]]) -> list[int]:
 
 
 def timeline(trials: Sequence[FrozenTrial]) -> go.Figure:
-    """Trials as bars over time, those that ran at once on one computer below each other."""
+    """Trials as bars over time, those that ran at once on one computer below each other; of many, some."""
     timed = [
         (trial, trial.datetime_start, trial.datetime_complete)
         for trial in sorted(
@@ -73,6 +76,7 @@ def timeline(trials: Sequence[FrozenTrial]) -> go.Figure:
         )
         if trial.datetime_start is not None and trial.datetime_complete is not None
     ]
+    timed = [timed[index] for index in drawn(len(timed), _MOST_BARS)]
     rows: dict[int, str] = {}
     names: list[str] = []
     for place in dict.fromkeys(place_of(trial) for trial, _, _ in timed):
@@ -103,11 +107,13 @@ def timeline(trials: Sequence[FrozenTrial]) -> go.Figure:
 
 
 def _table(facts: Facts) -> Table:
-    drew = proposed(facts)
+    ranked = [*facts.complete, *(trial for trial in facts.trials if trial.state.name != "COMPLETE")]
+    shown = sorted(ranked[:_MOST_ROWS], key=lambda trial: trial.number)
+    drew = proposed(replace(facts, trials=shown))
     paths = list(dict.fromkeys(path for values in drew.values() for path in values if path != "method.name"))
     short = short_names(paths)
     rows = []
-    for trial in facts.trials:
+    for trial in shown:
         said, values = summary(trial), drew.get(trial.number, {})
         rows.append(
             [
@@ -124,6 +130,11 @@ def _table(facts: Facts) -> Table:
         f"Validation {facts.metric}; of a pruned trial, the last value that it reported. Click a header to sort; the "
         "trial in bold is the student in best/."
     )
+    if len(shown) < len(facts.trials):
+        says += (
+            f" These are {len(shown):,} of {len(facts.trials):,} trials, the best complete ones first of all; "
+            "trials.parquet has them all."
+        )
     columns = ["trial", "state", facts.metric, "method", "best epoch", "epochs", *(short[path] for path in paths)]
     return Table("All trials", says, columns, rows)
 
@@ -142,8 +153,12 @@ def _failures(facts: Facts) -> Block:
     failed = [trial for trial in facts.trials if trial.state.name == "FAIL"]
     if not failed:
         return Missing("Failures", "No trial failed.")
-    rows = [[trial.number, method_of(trial, facts), reason(trial) or "not recorded"] for trial in failed]
-    return Table("Failures", f"{count(len(failed), 'trial')} failed.", ["trial", "method", "reason"], rows)
+    last = failed[-_MOST_FAILURES:]
+    rows = [[trial.number, method_of(trial, facts), reason(trial) or "not recorded"] for trial in last]
+    says = f"{count(len(failed), 'trial')} failed."
+    if len(last) < len(failed):
+        says += f" These are the last {len(last):,}; trials.parquet has them all."
+    return Table("Failures", says, ["trial", "method", "reason"], rows)
 
 
 def _where(facts: Facts) -> list[Block]:
@@ -161,6 +176,7 @@ def _where(facts: Facts) -> list[Block]:
     says = (
         f"Each bar is a trial, from start to end; trials at once lie below each other, and a gap is a "
         f"computer that waited. {count(len(names), 'place')} took part."
+        + thinned("trials", min(len(timed), _MOST_BARS), len(timed))
     )
     table = [
         [

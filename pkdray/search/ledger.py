@@ -23,6 +23,7 @@ from sqlalchemy.exc import DatabaseError
 
 from pkdray.errors import RunError, StorageError
 from pkdray.files import storage_errors
+from pkdray.search.held import HeldStorage
 
 STUDY = "pkdray"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -53,7 +54,10 @@ class Counts:
 
 
 class Ledger:
-    """The study of one run.
+    """The study of one run, as it is when it is opened and as it is changed through this object.
+
+    It is read once. Who writes to it holds the run's lock, so nobody else does; who only looks opens it anew to see
+    what a sweep has done since.
 
     Args:
         path: of ``study.db``; opened, or created with `create`.
@@ -67,7 +71,7 @@ class Ledger:
             raise RunError(f"There is no ledger {path}.", cure="The run is incomplete: sweep anew under another name.")
         self.path = path
         with _reading(path):
-            self._storage = _storage(path)
+            self._storage = HeldStorage(_storage(path), STUDY)
             self._study = optuna.load_study(study_name=STUDY, storage=self._storage)
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import json
 import logging
 import math
@@ -115,7 +116,7 @@ class LiveState:
     ) -> None:
         self._about = {"run": run, "metric": metric, "mode": mode}
         self._epochs = epochs
-        self._lengths = [length for length in lengths if length]
+        self._lengths = sorted(length for length in lengths if length)
         self._clock = clock
         self._created = clock()
         self._began: float | None = None
@@ -171,7 +172,7 @@ class LiveState:
             # A trial does not report its last epoch: its end is the report.
             self._epoch_pace.add(self._clock())
         if length:
-            self._lengths.append(length)
+            bisect.insort(self._lengths, length)
         self._trial_pace.add(self._clock())
         self._finished.appendleft(
             {
@@ -220,16 +221,19 @@ class LiveState:
         """
         if not epochs_per_second:
             return None
-        rest = [self._epochs_left(trial) for trial in self._running.values()]
+        # Sums from each length to the longest: a thousand running trials are compared with ten thousand ended ones.
+        sums = list(itertools.accumulate(reversed(self._lengths), initial=0))[::-1]
+        rest = [self._epochs_left(trial, sums) for trial in self._running.values()]
         average = sum(self._lengths) / len(self._lengths) if self._lengths else self._epochs
         waiting = max(0, self._counts["planned"] - self._counts["finished"] - len(rest))
         together = (sum(rest) + waiting * average) / epochs_per_second
         slowest = max(rest, default=0.0) * len(rest) / epochs_per_second
         return max(together, slowest)
 
-    def _epochs_left(self, trial: _Trial) -> float:
-        further = [length for length in self._lengths if length > trial.epoch]
-        expected = sum(further) / len(further) if further else trial.epochs
+    def _epochs_left(self, trial: _Trial, sums: list[int]) -> float:
+        shorter = bisect.bisect_right(self._lengths, trial.epoch)
+        further = len(self._lengths) - shorter
+        expected = sums[shorter] / further if further else trial.epochs
         return max(0.0, min(expected, trial.epochs) - trial.epoch)
 
 

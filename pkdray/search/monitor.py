@@ -39,6 +39,8 @@ from pkdray.training.plan import Plan
 
 logger = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 0.5
+_SHARE = 20
+"""So many times as long as a look at the sweep took, nobody looks again."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Monitor:
         self._file = LiveFile(run.path)
         self._reached: Callable[[], Mapping[int, int]] | None = None
         self._trackers: Trackers | None = None
-        self._last = 0.0
+        self._next = 0.0
         self._progress = self.read()
         self._file.write(self._progress.live)
 
@@ -141,12 +143,14 @@ class Monitor:
     def tick(self) -> None:
         """Tell how the sweep stands, unless that was told a moment ago."""
         now = time.monotonic()
-        if now - self._last >= _PROGRESS_SECONDS:
-            self._last = now
+        if now >= self._next:
             self._progress = self.read()
             self._file.offer(lambda: self._progress.live)
             if self._on_progress:
                 self._on_progress(self._progress)
+            # With thousands of trials at once a look takes long: the driver has more to do than to look.
+            ended = time.monotonic()
+            self._next = ended + max(_PROGRESS_SECONDS, _SHARE * (ended - now))
 
     def read(self) -> Progress:
         """How the sweep stands."""

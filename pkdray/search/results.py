@@ -38,7 +38,7 @@ def write_results(run: Run, plan: Plan, dataset: Dataset, ledger: Ledger) -> Non
     write_atomic(run.path / "trials.parquet", lambda temporary: table.to_parquet(temporary, index=False))
     best = ledger.best()
     if best is not None:
-        write_best(run, plan, dataset, best.number)
+        write_best(run, plan, dataset, best.number, ledger)
 
 
 def trials_table(ledger: Ledger) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def trial_overrides(run: Run, ledger: Ledger, number: int) -> dict[str, Any]:
     return suggest(run.config.search.space, ledger.trials()[number], fixed_values(run.config))
 
 
-def write_best(run: Run, plan: Plan, dataset: Dataset, number: int) -> None:
+def write_best(run: Run, plan: Plan, dataset: Dataset, number: int, ledger: Ledger | None = None) -> None:
     """Make ``best/`` the student of a trial: a bundle, with its predictions on validation.
 
     The folder is built aside and swapped in, so that ``best/`` is never a mixture of two trials.
@@ -90,7 +90,7 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int) -> None:
     marker = run.best / "metrics.json"
     if marker.exists() and json.loads(marker.read_text(encoding="utf-8")).get("trial") == number:
         return
-    config = plan.trial_config(trial_overrides(run, run.ledger(), number))
+    config = plan.trial_config(trial_overrides(run, ledger or run.ledger(), number))
     student, meta = load_student(run, plan, config, number)
     build = run.path / ".best"
     shutil.rmtree(build, ignore_errors=True)

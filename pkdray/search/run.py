@@ -146,7 +146,7 @@ class Run:
         return self.path / "trials" / str(number)
 
     def ledger(self) -> Ledger:
-        """The run's study."""
+        """The run's study, as it is now."""
         return Ledger(self.path / STUDY_FILE)
 
     def dataset(self) -> Dataset:

@@ -149,8 +149,13 @@ class LedgerASHA(AsyncHyperBandScheduler):
         return [(int(epoch), recorded) for bracket in self._brackets for epoch, recorded in bracket._rungs]
 
     def _replay(self, trial: Any, number: int) -> None:
+        """Enter a trial's values as Tune's brackets do, without judging it, which takes a quantile of all others."""
+        rungs = self._trial_info[trial.trial_id]._rungs
         for epoch, value in self._values.get(number, {}).items():
-            super().on_trial_result(None, trial, {EPOCH: epoch, VALUE: value})
+            # The highest first: a value counts at the highest rung that it has come to, and the first one there stays.
+            reached = next((recorded for milestone, recorded in rungs if epoch >= milestone), None)
+            if reached is not None:
+                reached.setdefault(trial.trial_id, self._metric_op * value)
 
 
 def _curve(trial: FrozenTrial) -> dict[int, float]:

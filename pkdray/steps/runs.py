@@ -14,6 +14,7 @@ from pkdray.steps.evaluating import verdict
 from pkdray.steps.wording import next_steps, short_path
 
 if TYPE_CHECKING:
+    from pkdray.search.ledger import Ledger
     from pkdray.search.run import Run
 
 
@@ -50,7 +51,7 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
 
     run = find_run(name, runs_dir)
     ledger = run.ledger()
-    about = standing(run)
+    about = standing(run, ledger)
     complete = [trial for trial in ledger.trials() if trial.state.name == "COMPLETE"]
     sign = -1 if about["mode"] == "max" else 1
     ranked = sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:top]
@@ -114,9 +115,9 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
         console.result(None, *next_steps(*steps, f"pkdray export {here} -o student"))
 
 
-def standing(run: Run) -> dict[str, Any]:
-    """How a run stands, as plain data."""
-    ledger = run.ledger()
+def standing(run: Run, ledger: Ledger | None = None) -> dict[str, Any]:
+    """How a run stands, as plain data; a ledger that is open already is not read again."""
+    ledger = ledger or run.ledger()
     counts, best = ledger.counts(), ledger.best()
     finished = counts.finished >= counts.planned
     state = "running" if run.is_active() else "finished" if finished else "interrupted"

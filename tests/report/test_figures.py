@@ -123,15 +123,54 @@ def test_the_history_is_the_ledgers(facts: Facts) -> None:
     assert best.y[-1] == max(trial.value or 0.0 for trial in complete(facts))
 
 
-def test_a_study_of_one_method_keeps_numbers_and_only_its_trials(facts: Facts) -> None:
+def test_a_study_of_one_method_has_only_its_trials_in_their_order(facts: Facts) -> None:
     groups = search.by_method(facts)
     assert sum(map(len, groups.values())) == len(complete(facts))
     for method, numbers in groups.items():
         study = search.study_of(facts.trials, "max", numbers)
-        kept = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
-        assert [trial.number for trial in kept] == sorted(numbers)
-        assert {trial.params["method"] for trial in kept} == {method}
-        assert [trial.value for trial in kept] == [facts.trials[number].value for number in sorted(numbers)]
+        assert {trial.params["method"] for trial in study.trials} == {method}
+        assert [trial.value for trial in study.trials] == [facts.trials[number].value for number in sorted(numbers)]
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_a_history_of_many_trials_keeps_every_one_that_was_the_best_so_far(
+    facts: Facts, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search.history(facts.trials, mode, facts.metric).data[1]
+    monkeypatch.setattr(search, "_MOST_POINTS", 3)
+    points, best = search.history(facts.trials, mode, facts.metric).data
+    steps = {x: y for x, y in zip(whole.x, whole.y, strict=True) if x in points.x}
+    assert dict(zip(best.x, best.y, strict=True)) == steps, "the line runs as it would over all trials"
+    assert set(whole.y) == set(best.y), "and misses no step of it"
+    assert 3 <= len(points.x) < len(whole.x)
+    assert {points.x[0], points.x[-1]} == {whole.x[0], whole.x[-1]}
+    assert all(facts.trials[number].value == value for number, value in zip(points.x, points.y, strict=True))
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_some_trials_are_the_best_and_a_draw_of_the_others(facts: Facts, mode: str) -> None:
+    ranked = sorted(complete(facts), key=lambda trial: trial.value or 0.0, reverse=mode == "max")
+    numbers = search.some(facts.trials, mode, 9)
+    assert len(numbers) == 9
+    assert {trial.number for trial in ranked[:4]} < set(numbers) <= {trial.number for trial in ranked}
+    assert numbers == search.some(facts.trials, mode, 9)
+    assert search.some(facts.trials, mode, 99) == [trial.number for trial in complete(facts)]
+
+
+def test_pictures_of_thousands_of_trials_show_some_and_say_so(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = plots(search.section(facts))
+    assert not any("drawn" in block.says for block in whole.values())
+    for limit in ("_MOST_POINTS", "_MOST_FOREST", "_MOST_GROUND"):
+        monkeypatch.setattr(search, limit, 7)
+    few = plots(search.section(facts))
+    total = len(complete(facts))
+    assert f"(7 of {total} trials are drawn.)" in few["Slices"].says
+    assert all(len(plot.figure.data[0].x) <= 7 for plot in few["Slices"].plots)
+    ground = few["Contours"].plots[0].figure.data[0]
+    assert len(ground.x) <= 7 + 2, "a contour's grid has a line a value, and one beyond each end"
+    assert "points are drawn" in few["Contours"].says
+    assert f"{total}, 7 of them drawn" in few["Importance of parameters"].plots[0].name
+    assert [plot.name for plot in few["Contours"].plots] == [plot.name for plot in whole["Contours"].plots]
 
 
 def test_conditional_parameters_are_shared_within_a_method_alone(facts: Facts) -> None:
@@ -334,6 +373,29 @@ def test_cost_leaves_out_whom_nobody_scored(facts: Facts) -> None:
     assert [trace.name for trace in figure.data] == ["teacher", "student (best trials)"]
     assert list(figure.data[0].x) == [900.0]
     assert len(tables(cost.section(facts))["Table of costs"].rows) == len(facts.costs)
+
+
+def test_a_table_of_thousands_of_trials_has_the_best_and_says_where_the_others_are(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_MOST_ROWS", "_MOST_BARS"):
+        monkeypatch.setattr(trials, limit, 6)
+    table = tables(trials.section(facts))["All trials"]
+    best = sorted(complete(facts), key=lambda trial: -(trial.value or 0.0))[:6]
+    assert [row[0].value for row in table.rows] == sorted(trial.number for trial in best)
+    assert "6 of 27 trials" in table.says
+    assert "trials.parquet" in table.says
+    where = plots(trials.where_section(facts))["Time line"]
+    assert sum(len(bars.x) for bars in where.plots[0].figure.data) == 6
+    assert "(6 of 27 trials are drawn.)" in where.says
+
+
+def test_of_many_failures_the_last_are_told(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "_MOST_FAILURES", 2)
+    failed = [facts.trials[5]] * 3
+    table = tables(trials.section(replace(facts, trials=failed)))["Failures"]
+    assert len(table.rows) == 2
+    assert table.says.startswith("3 trials failed. These are the last 2")
 
 
 def test_every_trial_is_in_the_table_with_what_it_drew(facts: Facts) -> None:
