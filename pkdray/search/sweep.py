@@ -9,10 +9,11 @@ import os
 import shutil
 import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pkdray.data.dataset import Dataset
+from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, StorageError
 from pkdray.files import write_text
@@ -57,11 +58,11 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
 
 def _sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, ledger: Ledger, monitor: Monitor) -> None:
     if ledger.counts().open:
-        resources, student = plan.config.resources, plan.config.student
+        resources, student = plan.resources, plan.config.student
         cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
         with monitor.waiting():
             freeze(plan, dataset, student, plan.prevalent, pool.frozen.resolve(), cpus=cpus, gpus=gpus)
-            shared = SharedArrays.put(study_arrays(plan, dataset, pool))
+            shared = SharedArrays.put(study_arrays(plan, dataset, pool), partial(study_arrays_on_disk, plan, pool))
         try:
             _fit(run, plan, pool, ledger, shared, monitor)
         finally:
@@ -80,6 +81,11 @@ def study_arrays(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str
     return with_embeddings(arrays, embeddings, plan.first_teacher)
 
 
+def study_arrays_on_disk(plan: Plan, pool: Pool) -> dict[str, dict[str, Any]]:
+    """The same, of a process that has no dataset open."""
+    return study_arrays(plan, open_dataset(plan.dataset_path, verify=False), pool)
+
+
 def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays, monitor: Monitor) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -88,7 +94,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
 
     from pkdray.search.tune import LedgerASHA, LedgerSearcher, SweepCallback, make_scheduler
 
-    resources = plan.config.resources
+    resources = plan.resources
     alone = resources.workers_per_trial == 1
     searcher = LedgerSearcher(ledger, plan.config, plan.metric)
     scheduler = make_scheduler(plan.config, mode=plan.metric.mode, trials=ledger.trials())
@@ -146,7 +152,7 @@ def _tune_trial(
 
     from pkdray.search.reports import ENTRY, EPOCH, FAILED, HALT, SUMMARY, VALUE, outcome
 
-    torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
+    torch.set_num_threads(max(1, int(plan.resources.cpus_per_trial)))
     folder = run_path / "trials" / str(config["number"])
 
     def report(entry: dict[str, Any]) -> None:
@@ -182,7 +188,7 @@ def _train(
     report: TrialReport,
 ) -> dict[str, Any]:
     """The trial, in this process or by its own workers."""
-    resources = plan.config.resources
+    resources = plan.resources
     if resources.workers_per_trial == 1:
         if "arrays" not in _ARRAYS:
             _ARRAYS["arrays"] = shared.get()
@@ -221,7 +227,7 @@ def _train_worker(settings: dict[str, Any], workers: Workers, device: str, repor
 
 def team_of(plan: Plan) -> Team:
     """The workers that train a student."""
-    resources = plan.config.resources
+    resources = plan.resources
     return Team(resources.workers_per_trial, resources.cpus_per_trial, resources.gpus_per_trial, resources.max_failures)
 
 

@@ -42,7 +42,7 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
     if pool.finished:
         pool.verify(plan)
         return pool
-    gpus = plan.config.resources.gpus_per_teacher_worker
+    gpus = plan.resources.gpus_per_teacher_worker
     freeze(plan, dataset, plan.config.teachers, plan.taught, pool.frozen, cpus=1, gpus=gpus)
     members = [member.name for member in plan.pool.values() if member.adapter_of is None]
     metrics = _train_all(plan, members, pool, on_teacher or (lambda _name, _metrics: None))
@@ -55,7 +55,7 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
 
 def _recycle_and_embed(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, float]]:
     """Align the adapters and write the embeddings: here, or where there is a GPU if teachers train on one."""
-    gpus = plan.config.resources.gpus_per_teacher_worker
+    gpus = plan.resources.gpus_per_teacher_worker
     if not gpus:
         return _frozen_teachers(plan, dataset, pool, "cpu")
     import ray
@@ -168,7 +168,7 @@ def _train_all(plan: Plan, names: list[str], pool: Pool, on_teacher: OnTeacher) 
 
 def _launch(plan: Plan, name: str, pool: Pool) -> dict[str, float] | PkdrayError:
     """Train one teacher; a fault that the user can mend is returned, not raised, to keep its wording."""
-    resources = plan.config.resources
+    resources = plan.resources
     team = Team(
         resources.workers_per_teacher, gpus=resources.gpus_per_teacher_worker, max_failures=resources.max_failures
     )
