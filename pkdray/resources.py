@@ -92,9 +92,11 @@ def resolve(asked: ResourcesConfig, nodes: Iterable[Node] = (), student: Footpri
     cpus = asked.cpus_per_trial
     if cpus == AUTO:
         cpus = _whole(min(MOST_CPUS, _cpus_a_gpu(equipped) * gpus)) if equipped and gpus else 1.0
-    readers = asked.readers
-    if not isinstance(readers, int):
-        readers = max(0, int(cpus) - 1) if student.any_images and equipped and gpus else 0
+    readers: int = 0
+    if asked.readers != AUTO:
+        readers = asked.readers
+    elif student.any_images and equipped and gpus:
+        readers = max(0, int(cpus) - 1)
     teacher = asked.gpus_per_teacher_worker
     if teacher == AUTO:
         teacher = 1.0 if equipped else 0.0

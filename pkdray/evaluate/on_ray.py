@@ -16,10 +16,11 @@ from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, RunError
 from pkdray.evaluate.trainings import score_one, train_one
+from pkdray.search.room import Room
 from pkdray.search.run import Run
-from pkdray.search.sweep import TRAIN, room_for, study_arrays, study_arrays_on_disk, team_of
+from pkdray.search.sweep import TRAIN, study_arrays, study_arrays_on_disk, team_of
 from pkdray.search.trial import BEST
-from pkdray.training.distributed import Team, release_all, run_on_workers
+from pkdray.training.distributed import release_all, run_on_workers
 from pkdray.training.inputs import split_arrays
 from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
@@ -30,6 +31,9 @@ from pkdray.training.workers import freeze
 
 FOLDER = "evaluation"
 """In a run's folder: one folder a training."""
+
+_LOOK_S = 5.0
+"""How long a node that joins may wait to be used."""
 
 OnProgress = Callable[[int, int], None]
 """Called with how many are done, of how many."""
@@ -123,7 +127,10 @@ class Trainer:
             num_gpus=0 if waits else resources.gpus_per_trial,
             max_retries=resources.max_failures,
         )(_work)
-        team = team_of(self._plan) if waits else Team(1, resources.cpus_per_trial, resources.gpus_per_trial, 0)
+        # One in reserve for each at work, so that nobody idles while the driver looks away; none that only waits.
+        workers = resources.workers_per_trial if waits else 1
+        room = Room(replace(resources, workers_per_trial=workers, concurrent_trials=None))
+        reserve = 1 if waits else 2
         # A fold's jobs stand together, so that few folds' arrays are held at a time.
         waiting = deque(sorted(dict.fromkeys(jobs), key=lambda job: -1 if job.fold is None else job.fold))
         total = len(waiting)
@@ -133,14 +140,13 @@ class Trainer:
         faults: list[PkdrayError] = []
         try:
             while waiting or running:
-                # One in reserve for each at work, so that nobody idles while the driver looks away.
-                while waiting and len(running) < room_for(team) * (1 if waits else 2):
+                while waiting and len(running) < room() * reserve:
                     job = waiting.popleft()
                     fold = self._fold(job.fold)
                     if job.fold not in shared:
                         shared[job.fold] = (ray.put(fold.plan), arrays(fold))
                     running[task.remote(work, *shared[job.fold], job, self._place(fold, job))] = job
-                ready, _ = ray.wait(list(running), num_returns=1)
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
                 for reference in ready:
                     job = running.pop(reference)
                     try:
