@@ -61,9 +61,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("taught") / POOLS
     pool = Pool.at(folder, plan)
     (member,) = plan.pool.values()
-    scores = train_teacher(
-        plan, member, split_arrays(plan, dataset, member.modalities), pool.teacher(member.name)
-    )
+    scores = train_teacher(plan, member, split_arrays(plan, dataset, member.modalities), pool.teacher(member.name))
     embed_pool(plan, dataset, pool)
     pool.write(plan, {member.name: {"accuracy": scores["accuracy"]}})
     return folder

@@ -231,6 +231,7 @@ def _on_every_node(shared: Any) -> list[tuple[str, float, bool, int]]:
 def arrays() -> dict[str, Any]:
     """Bytes in each node's store before and after processes of every node mapped 12 MB; then the same, lost."""
     import ray
+
     from pkdray.embeddings import SharedArrays
 
     ray.init(logging_level="ERROR", log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": _path()}})
@@ -253,4 +254,4 @@ def _path() -> str:
 if __name__ == "__main__":
     import nodes as itself  # By its name, so that Ray's processes find what is sent to them.
 
-    print(json.dumps(itself.arrays()))
+    sys.stdout.write(json.dumps(itself.arrays()))
