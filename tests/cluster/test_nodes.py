@@ -145,7 +145,7 @@ def test_trials_on_two_workers_take_turns_where_one_fits_and_use_a_node_that_joi
     four: Nodes, home: Callable[..., Path]
 ) -> None:
     four.kill(four.further[0])
-    folder = home({"resources.workers_per_trial": 2, "search.trials": 4})
+    folder = home({"resources.workers_per_trial": 2, "search.trials": 4, "training.epochs": 12})
     run = folder / "runs" / "k"
     with four.pkdray(folder, "sweep", "space.yaml", "--name", "k") as process:
         until(lambda: len(four.actors(WORKER)) == 2, process, folder)
