@@ -8,8 +8,10 @@ trial of a node.
 from __future__ import annotations
 
 import hashlib
+import logging
+import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,11 @@ from pkdray.files import write_atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
+logger = logging.getLogger(__name__)
+
 Arrays = Mapping[str, np.ndarray | MappedArray]
+Restore = Callable[[], Mapping[str, Arrays]]
+"""Reads from disk again what was put, in any process of any node."""
 
 CHUNK_BYTES = 64 << 20
 """What one chunk of rows may hold where all of them are gone through once; images fill it with a few samples."""
@@ -176,18 +182,30 @@ class Rows:
 class SharedArrays:
     """Arrays by split and name, held in Ray's object store: put once by the driver, mapped by every process of a node.
 
-    The references belong to the driver that made them and live as long as it; Parquet on disk remains the truth.
+    The references belong to the driver that made them and live as long as it; Parquet on disk remains the truth, and
+    is read again where an array is lost.
     """
 
-    def __init__(self, references: dict[str, dict[str, Any]], digests: dict[str, dict[str, str]]) -> None:
+    def __init__(
+        self,
+        references: dict[str, dict[str, Any]],
+        digests: dict[str, dict[str, str]],
+        restore: Restore | None = None,
+    ) -> None:
         self._references = references
         self._digests = digests
+        self._restore = restore
+        self._key = uuid.uuid4().hex
 
     @classmethod
-    def put(cls, splits: Mapping[str, Arrays]) -> SharedArrays:
+    def put(cls, splits: Mapping[str, Arrays], restore: Restore | None = None) -> SharedArrays:
         """Put every array once; numpy arrays are stored without pickling and read back without copying.
 
         Of an array on disk its path is put, and every process maps the file.
+
+        Args:
+            splits: the arrays by split and name.
+            restore: reads the same arrays from disk, where the object store has lost one.
         """
         import ray
 
@@ -196,16 +214,43 @@ class SharedArrays:
             for split, arrays in splits.items()
         }
         digests = {split: {name: _digest(array) for name, array in arrays.items()} for split, arrays in splits.items()}
-        return cls(references, digests)
+        return cls(references, digests, restore)
 
     def get(self) -> dict[str, dict[str, np.ndarray | MappedArray]]:
-        """Map every array into this process: read-only views, no copy."""
+        """Map every array into this process: read-only views, no copy. Lost ones are read from disk, once a process.
+
+        Raises:
+            StorageError: what is on disk is no longer what was put.
+        """
         import ray
 
-        return {
-            split: dict(zip(references, ray.get(list(references.values())), strict=True))
-            for split, references in self._references.items()
+        if self._key in _RESTORED:
+            return _RESTORED[self._key]
+        try:
+            return {
+                split: dict(zip(references, ray.get(list(references.values())), strict=True))
+                for split, references in self._references.items()
+            }
+        except ray.exceptions.ObjectLostError as error:
+            if self._restore is None:
+                raise
+            logger.warning("Shared arrays are lost (%s): they are read from disk again.", type(error).__name__)
+            restored = self._read_again(self._restore)
+            # One set is kept: a process that goes on to another fold has no use for the last one's.
+            _RESTORED.clear()
+            _RESTORED[self._key] = restored
+            return restored
+
+    def _read_again(self, restore: Restore) -> dict[str, dict[str, np.ndarray | MappedArray]]:
+        restored = {
+            split: {name: _contiguous(array) for name, array in arrays.items()} for split, arrays in restore().items()
         }
+        self._check(restored, "The files on disk are no longer what the shared arrays were read from", "Resume the run")
+        for arrays in restored.values():
+            for array in arrays.values():
+                if isinstance(array, np.ndarray):
+                    array.flags.writeable = False
+        return restored
 
     def nbytes(self) -> int:
         """Bytes held in the object store of each node that uses them."""
@@ -218,17 +263,25 @@ class SharedArrays:
         Raises:
             StorageError: an array is no longer what was put.
         """
+        self._check(
+            self.get(),
+            "Shared arrays were altered during the sweep",
+            "The trials of this run cannot be trusted: start it anew and report this as a bug",
+        )
+
+    def _check(self, held: Mapping[str, Arrays], what: str, cure: str) -> None:
         changed = [
             f"{split}/{name}"
-            for split, arrays in self.get().items()
-            for name, array in arrays.items()
-            if _digest(array) != self._digests[split][name]
+            for split, digests in self._digests.items()
+            for name, digest in digests.items()
+            if _digest(held[split][name]) != digest
         ]
         if changed:
-            raise StorageError(
-                f"Shared arrays were altered during the sweep: {', '.join(changed)}.",
-                cure="The trials of this run cannot be trusted: start it anew and report this as a bug.",
-            )
+            raise StorageError(f"{what}: {', '.join(changed)}.", cure=f"{cure}.")
+
+
+_RESTORED: dict[str, dict[str, dict[str, np.ndarray | MappedArray]]] = {}
+"""What this process had to read from disk, by the key of its `SharedArrays`."""
 
 
 def _contiguous(array: np.ndarray | MappedArray) -> np.ndarray | MappedArray:

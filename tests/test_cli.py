@@ -167,7 +167,7 @@ def test_a_wrong_call_is_a_usage_error(pkdray, arguments: list[str]) -> None:
 def test_ctrl_c_while_teaching_says_how_to_go_on(pkdray, monkeypatch: pytest.MonkeyPatch) -> None:
     # Neither Ray nor training is asked about here, and a Ctrl-C may come while either works.
     monkeypatch.setattr("pkdray.cluster.connected", lambda *_, **__: nullcontext())
-    monkeypatch.setattr("pkdray.steps.studies.check_room", lambda *_, **__: None)
+    monkeypatch.setattr("pkdray.steps.studies.placed", lambda plan, *_, **__: plan)
     monkeypatch.setattr("pkdray.training.workers.teach", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     said = pkdray("teach", "mfeat_demo")
     assert said.code == 130

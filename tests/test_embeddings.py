@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 
 from pkdray.data.mapped import MappedArray
@@ -182,6 +183,30 @@ class TestSharedArrays:
         with pytest.raises(StorageError, match=r"altered during the sweep: train/input\.face\.") as caught:
             shared.verify()
         assert "cannot be trusted" in str(caught.value)
+
+    def test_what_is_lost_is_read_again_once_and_as_it_was(self, arrays, monkeypatch, caplog):
+        reads: list[int] = []
+        changed = {split: {name: array.copy() for name, array in named.items()} for split, named in arrays.items()}
+        changed["val"]["target"][3] += 1
+        shared = SharedArrays.put(arrays, lambda: reads.append(1) or arrays)
+        other = SharedArrays.put(arrays, lambda: changed)
+        hopeless = SharedArrays.put(arrays)
+
+        def lost(_references):
+            raise ray.exceptions.OwnerDiedError("0" * 56, None, "")
+
+        monkeypatch.setattr(ray, "get", lost)
+        got = shared.get()
+        assert shared.get() is got
+        assert reads == [1]
+        assert "OwnerDiedError" in caplog.text
+        np.testing.assert_array_equal(got["train"]["turned"], arrays["train"]["turned"])
+        assert not got["train"]["turned"].flags.writeable
+        shared.verify()
+        with pytest.raises(StorageError, match=r"no longer what the shared arrays were read from: val/target\."):
+            other.get()
+        with pytest.raises(ray.exceptions.OwnerDiedError):
+            hopeless.get()
 
 
 def test_rows_read_what_lies_on_disk_when_it_is_gathered(tmp_path: Path):

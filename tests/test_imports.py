@@ -26,7 +26,7 @@ HEAVY = ("torch", "ray", "optuna", "pandas", "numpy", "pyarrow", "scipy")
 FLOORS = [
     ["errors", "files", "config"],
     ["data", "losses", "models"],
-    ["embeddings", "tracking"],
+    ["embeddings", "resources", "tracking"],
     ["training"],
     ["search"],
     ["diagnostics", "doctor", "evaluate", "export", "profile", "report"],

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pkdray.console import Console
 from pkdray.errors import ConfigError
-from pkdray.steps.studies import check_room, load_study
+from pkdray.resources import GIB, Node
+from pkdray.steps.studies import check_room, load_study, placed
 from pkdray.training.pools import Pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
@@ -41,3 +43,21 @@ def test_what_is_there_or_not_needed_is_no_fault(tmp_path: Path, monkeypatch: py
         check_room(plan, tmp_path, None)
     _, plan = load_study("mfeat_pkd", ["resources.cpus_per_trial=2"])
     check_room(plan, tmp_path, None)
+
+
+def test_a_machine_without_gpus_changes_nothing_and_one_with_them_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, plan = load_study("mfeat_pkd", [])
+    assert placed(plan, dataset, tmp_path, "head:6379", Console()) == plan
+    assert capsys.readouterr().err == ""
+    gpus = [Node(16), Node(96, 8, 40 * GIB)]
+    monkeypatch.setattr("pkdray.resources.cluster_nodes", lambda: gpus)
+    found = placed(plan, dataset, tmp_path, "head:6379", Console())
+    assert capsys.readouterr().err == "Resources: 4 trials a GPU, 3 CPUs each.\n"
+    assert (found.resources.gpus_per_trial, found.resources.gpus_per_teacher_worker) == (0.25, 1)
+    assert found.config == plan.config, "run.yaml keeps auto"
+    assert found.pool_fingerprint == plan.pool_fingerprint
+    # What a local Ray does not have is refused, whoever decided on it.
+    with pytest.raises(ConfigError, match=r"gpus_per_trial: 1 worker with 0\.25 GPU each, but there are 0"):
+        placed(plan, dataset, tmp_path, None, Console())

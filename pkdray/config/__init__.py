@@ -22,6 +22,7 @@ from pkdray.config.methods import (
 )
 from pkdray.config.parameters import Parameter
 from pkdray.config.sections import (
+    AUTO,
     TASK_LOSSES,
     AdaptersConfig,
     AshaConfig,
@@ -42,6 +43,7 @@ from pkdray.config.sections import (
 )
 
 __all__ = [
+    "AUTO",
     "LEARNED",
     "METHODS",
     "PRESETS",

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pkdray.config.methods import CARRIED_OVER, LEARNED, METHODS, NUMBER, PRESETS, DistillingMethod
 from pkdray.config.parameters import Parameter, evaluation_order
-from pkdray.config.sections import Config
+from pkdray.config.sections import AUTO, Config
 from pkdray.errors import ConfigError
 
 Location = tuple[str | int, ...]
@@ -278,8 +278,9 @@ def _faults(error: ValidationError, data: Mapping[str, Any]) -> Iterable[tuple[L
             yield (*location, "name"), f"must be one of {', '.join(METHODS)}; got {tag!r}{hint}"
         elif kind == "value_error":
             yield location, str(item["ctx"]["error"])
-        elif kind in ("float_type", "float_parsing") and item["loc"][-1] == NUMBER:
-            yield location, f"must be a number or '{LEARNED}' (got {_shown(received)})"
+        elif kind in ("float_type", "float_parsing", "int_type", "int_parsing") and item["loc"][-1] == NUMBER:
+            word = AUTO if location[0] == "resources" else LEARNED
+            yield location, f"must be a number or '{word}' (got {_shown(received)})"
         else:
             yield location, f"{_lower(item['msg'])} (got {_shown(received)})"
 
@@ -302,7 +303,7 @@ def _resolve(location: Location) -> tuple[Location, Any]:
         if path == ["method"] and index == 1 and key in tags:
             model = tags[str(key)]
             continue
-        if path[:1] == ["method"] and key in (NUMBER, LEARNED):
+        if path[:1] in (["method"], ["resources"]) and key in (NUMBER, LEARNED, AUTO):
             break
         path.append(key)
         if index == len(location) - 1:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-from pkdray.config.methods import DEFAULT_TOP_K, Method, PKDOTMethod
+from pkdray.config.methods import DEFAULT_TOP_K, NUMBER, Method, PKDOTMethod
 from pkdray.config.parameters import Parameter
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=80)]
@@ -226,20 +235,35 @@ class SearchConfig(Section):
         return {path: value if isinstance(value, list) else [value] for path, value in space.items()}
 
 
+AUTO: Final = "auto"
+
+
+def _amount(value: object) -> str:
+    return AUTO if value == AUTO else NUMBER
+
+
+_Auto: TypeAlias = Annotated[Literal["auto"], Tag(AUTO)]
+# Tagged unions, because plain ones would tell every fault twice.
+_Cpus: TypeAlias = Annotated[Annotated[float, Field(gt=0), Tag(NUMBER)] | _Auto, Discriminator(_amount)]
+_Gpus: TypeAlias = Annotated[Annotated[float, Field(ge=0), Tag(NUMBER)] | _Auto, Discriminator(_amount)]
+_Readers: TypeAlias = Annotated[Annotated[int, Field(ge=0), Tag(NUMBER)] | _Auto, Discriminator(_amount)]
+
+
 class ResourcesConfig(Section):
     """What a trial and a teacher may take; ``concurrent_trials: null`` means as many as the cluster holds.
 
     With ``workers_per_trial`` above 1 a student is trained by so many data-parallel workers, and CPUs and GPUs of a
     trial are those of each of them. ``readers`` are processes of each worker that read images from disk ahead.
+    ``auto`` is decided when a step starts, by the cluster that it then runs on: `pkdray.resources.resolve`.
     """
 
-    cpus_per_trial: float = Field(default=1, gt=0)
-    gpus_per_trial: float = Field(default=0, ge=0)
+    cpus_per_trial: _Cpus = AUTO
+    gpus_per_trial: _Gpus = AUTO
     workers_per_trial: int = Field(default=1, ge=1)
     concurrent_trials: int | None = Field(default=None, ge=1)
-    readers: int = Field(default=0, ge=0)
+    readers: _Readers = AUTO
     workers_per_teacher: int = Field(default=1, ge=1)
-    gpus_per_teacher_worker: float = Field(default=0, ge=0)
+    gpus_per_teacher_worker: _Gpus = AUTO
     max_failures: int = Field(default=2, ge=0, description="restarts of a trial or teacher whose process or node died")
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from pkdray.data.dataset import Dataset
+from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, RunError
 from pkdray.evaluate.trainings import score_one, train_one
+from pkdray.search.room import Room
 from pkdray.search.run import Run
-from pkdray.search.sweep import TRAIN, room_for, study_arrays, team_of
+from pkdray.search.sweep import TRAIN, study_arrays, study_arrays_on_disk, team_of
 from pkdray.search.trial import BEST
-from pkdray.training.distributed import Team, release_all, run_on_workers
+from pkdray.training.distributed import release_all, run_on_workers
 from pkdray.training.inputs import split_arrays
 from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
@@ -30,6 +31,9 @@ from pkdray.training.workers import freeze
 
 FOLDER = "evaluation"
 """In a run's folder: one folder a training."""
+
+_LOOK_S = 5.0
+"""How long a node that joins may wait to be used."""
 
 OnProgress = Callable[[int, int], None]
 """Called with how many are done, of how many."""
@@ -80,7 +84,7 @@ class Trainer:
         if fold == section.fold:
             return self._plan
         moved = self._plan.config.model_copy(update={"dataset": section.model_copy(update={"fold": fold})})
-        return make_plan(moved, self._dataset)
+        return replace(make_plan(moved, self._dataset), resources=self._plan.resources)
 
     def pool(self, fold: int | None) -> Pool:
         """The teachers of a fold."""
@@ -108,14 +112,14 @@ class Trainer:
         self,
         jobs: Iterable[Job],
         work: Callable[..., Any],
-        arrays: Callable[[_Fold], dict[str, Any]],
+        arrays: Callable[[_Fold], SharedArrays],
         on_progress: OnProgress | None,
         *,
         nested: bool,
     ) -> dict[Job, Any]:
         import ray
 
-        resources = self._plan.config.resources
+        resources = self._plan.resources
         # Who only waits for workers takes nothing, or they would wait for it.
         waits = resources.workers_per_trial > 1 and nested
         task = ray.remote(
@@ -123,7 +127,10 @@ class Trainer:
             num_gpus=0 if waits else resources.gpus_per_trial,
             max_retries=resources.max_failures,
         )(_work)
-        team = team_of(self._plan) if waits else Team(1, resources.cpus_per_trial, resources.gpus_per_trial, 0)
+        # One in reserve for each at work, so that nobody idles while the driver looks away; none that only waits.
+        workers = resources.workers_per_trial if waits else 1
+        room = Room(replace(resources, workers_per_trial=workers, concurrent_trials=None))
+        reserve = 1 if waits else 2
         # A fold's jobs stand together, so that few folds' arrays are held at a time.
         waiting = deque(sorted(dict.fromkeys(jobs), key=lambda job: -1 if job.fold is None else job.fold))
         total = len(waiting)
@@ -133,14 +140,13 @@ class Trainer:
         faults: list[PkdrayError] = []
         try:
             while waiting or running:
-                # One in reserve for each at work, so that nobody idles while the driver looks away.
-                while waiting and len(running) < room_for(team) * (1 if waits else 2):
+                while waiting and len(running) < room() * reserve:
                     job = waiting.popleft()
                     fold = self._fold(job.fold)
                     if job.fold not in shared:
-                        shared[job.fold] = (ray.put(fold.plan), SharedArrays.put(arrays(fold)))
+                        shared[job.fold] = (ray.put(fold.plan), arrays(fold))
                     running[task.remote(work, *shared[job.fold], job, self._place(fold, job))] = job
-                ready, _ = ray.wait(list(running), num_returns=1)
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=_LOOK_S)
                 for reference in ready:
                     job = running.pop(reference)
                     try:
@@ -168,7 +174,7 @@ class Trainer:
         if fold not in self._folds:
             plan = self.plan(fold)
             pool = self._pools(plan)
-            resources = plan.config.resources
+            resources = plan.resources
             cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
             freeze(
                 plan, self._dataset, plan.config.student, plan.prevalent, pool.frozen.resolve(), cpus=cpus, gpus=gpus
@@ -182,11 +188,17 @@ class Trainer:
             self._folder / identity, fold.pool.tnets.resolve(), fold.pool.frozen.resolve(), self._storage, identity
         )
 
-    def _search_arrays(self, fold: _Fold) -> dict[str, Any]:
-        return study_arrays(fold.plan, self._dataset, fold.pool)
+    def _search_arrays(self, fold: _Fold) -> SharedArrays:
+        arrays = study_arrays(fold.plan, self._dataset, fold.pool)
+        return SharedArrays.put(arrays, partial(study_arrays_on_disk, fold.plan, fold.pool))
 
-    def _test_arrays(self, fold: _Fold) -> dict[str, Any]:
-        return split_arrays(fold.plan, self._dataset, fold.plan.prevalent, ["test"])
+    def _test_arrays(self, fold: _Fold) -> SharedArrays:
+        return SharedArrays.put(_test_arrays(fold.plan, self._dataset), partial(_test_arrays, fold.plan))
+
+
+def _test_arrays(plan: Plan, dataset: Dataset | None = None) -> dict[str, Any]:
+    dataset = dataset or open_dataset(plan.dataset_path, verify=False)
+    return split_arrays(plan, dataset, plan.prevalent, ["test"])
 
 
 class _Place(NamedTuple):
@@ -220,7 +232,7 @@ def _lost(error: Exception) -> RunError:
 
 
 def _train(plan: Plan, shared: SharedArrays, job: Job, place: _Place, *, weights: bool) -> dict[str, Any]:
-    if plan.config.resources.workers_per_trial == 1:
+    if plan.resources.workers_per_trial == 1:
         return _train_here(plan, shared, job, place, _device(plan), Workers(), weights)
     settings = {"plan": plan, "shared": shared, "job": job, "place": place, "weights": weights}
     found: dict[str, Any] = run_on_workers(
@@ -264,8 +276,8 @@ def _score(plan: Plan, shared: SharedArrays, job: Job, place: _Place) -> dict[st
 
 
 def _device(plan: Plan) -> str:
-    torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
-    return "cuda" if plan.config.resources.gpus_per_trial else "cpu"
+    torch.set_num_threads(max(1, int(plan.resources.cpus_per_trial)))
+    return "cuda" if plan.resources.gpus_per_trial else "cpu"
 
 
 def forget(run: Run) -> None:

@@ -89,7 +89,7 @@ class LiveState:
         epochs: of a trial that nobody stops.
         lengths: epochs of the trials that ended before this session, so that a resumed sweep knows at once how long a
             trial lasts on average, the pruned ones among them.
-        rungs: ASHA's epochs of judgement, or none.
+        resources: what a trial takes.
         clock: seconds, monotonic.
 
     Example:
@@ -112,9 +112,10 @@ class LiveState:
         mode: str,
         epochs: int,
         lengths: Iterable[int] = (),
+        resources: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._about = {"run": run, "metric": metric, "mode": mode}
+        self._about = {"run": run, "metric": metric, "mode": mode, "resources": resources}
         self._epochs = epochs
         self._lengths = sorted(length for length in lengths if length)
         self._clock = clock

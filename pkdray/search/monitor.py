@@ -15,6 +15,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from pkdray.errors import PkdrayError
+from pkdray.resources import Resources
 from pkdray.search.ledger import FINISHED as ENDED
 from pkdray.search.ledger import Counts, Ledger, summary
 from pkdray.search.live import (
@@ -71,6 +72,7 @@ class Monitor:
             mode=plan.metric.mode,
             epochs=longest_training(plan.config),
             lengths=[_length(trial) for trial in trials if trial.state in ENDED],
+            resources=_takes(plan.resources),
         )
         self._known = {
             trial.number: max(trial.intermediate_values)
@@ -200,6 +202,15 @@ def _fate(result: Mapping[str, Any] | None) -> tuple[str, str | None, dict[str, 
     if result.get(SUMMARY):
         return COMPLETE, None, json.loads(result[SUMMARY])
     return PRUNED, None, {}
+
+
+def _takes(resources: Resources) -> dict[str, float]:
+    return {
+        "workers": resources.workers_per_trial,
+        "cpus": resources.cpus_per_trial,
+        "gpus": round(resources.gpus_per_trial, 4),
+        "readers": resources.readers,
+    }
 
 
 def _length(trial: FrozenTrial) -> int:

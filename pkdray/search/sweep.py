@@ -9,16 +9,20 @@ import os
 import shutil
 import tempfile
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pkdray.data.dataset import Dataset
+from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, StorageError
 from pkdray.files import write_text
+from pkdray.resources import Resources
 from pkdray.search.ledger import Ledger
 from pkdray.search.monitor import Monitor, OnProgress, Progress
 from pkdray.search.results import write_results
+from pkdray.search.room import Room
 from pkdray.search.run import Run
 from pkdray.search.trial import TrialReport, run_trial
 from pkdray.training.distributed import Team, release_all, run_on_workers
@@ -57,11 +61,11 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
 
 def _sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, ledger: Ledger, monitor: Monitor) -> None:
     if ledger.counts().open:
-        resources, student = plan.config.resources, plan.config.student
+        resources, student = plan.resources, plan.config.student
         cpus, gpus = resources.cpus_per_trial, resources.gpus_per_trial
         with monitor.waiting():
             freeze(plan, dataset, student, plan.prevalent, pool.frozen.resolve(), cpus=cpus, gpus=gpus)
-            shared = SharedArrays.put(study_arrays(plan, dataset, pool))
+            shared = SharedArrays.put(study_arrays(plan, dataset, pool), partial(study_arrays_on_disk, plan, pool))
         try:
             _fit(run, plan, pool, ledger, shared, monitor)
         finally:
@@ -80,17 +84,24 @@ def study_arrays(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str
     return with_embeddings(arrays, embeddings, plan.first_teacher)
 
 
+def study_arrays_on_disk(plan: Plan, pool: Pool) -> dict[str, dict[str, Any]]:
+    """The same, of a process that has no dataset open."""
+    return study_arrays(plan, open_dataset(plan.dataset_path, verify=False), pool)
+
+
 def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays, monitor: Monitor) -> None:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    # Processes start side by side, not one after another; how many there may be, the searcher knows.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")
     from ray import tune
 
     from pkdray.search.tune import LedgerASHA, LedgerSearcher, SweepCallback, make_scheduler
 
-    resources = plan.config.resources
+    resources = plan.resources
     alone = resources.workers_per_trial == 1
-    searcher = LedgerSearcher(ledger, plan.config, plan.metric)
+    searcher = LedgerSearcher(ledger, plan.config, plan.metric, _limit(plan.resources))
     scheduler = make_scheduler(plan.config, mode=plan.metric.mode, trials=ledger.trials())
     monitor.begin(scheduler.reached if isinstance(scheduler, LedgerASHA) else None)
     # Tune's own records are of no use to us: the ledger has the state, the trials' folders have the files.
@@ -113,7 +124,6 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
             num_samples=ledger.counts().open,
             search_alg=searcher,
             scheduler=scheduler,
-            max_concurrent_trials=resources.concurrent_trials or (None if alone else room_for(team_of(plan))),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -133,6 +143,14 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
         release_all(run.path.resolve() / TRAIN)
 
 
+def _limit(resources: Resources) -> Callable[[], int]:
+    """How many trials may be started and not ended."""
+    room = Room(resources)
+    # One in reserve, whose place is ready when another ends; one that only waits for its workers would take a process.
+    reserve = int(resources.workers_per_trial == 1 and resources.concurrent_trials is None)
+    return lambda: room() + reserve
+
+
 _ARRAYS: dict[str, Any] = {}
 """This process's mapped arrays: actors are reused between trials, and so is the mapping."""
 
@@ -146,7 +164,7 @@ def _tune_trial(
 
     from pkdray.search.reports import ENTRY, EPOCH, FAILED, HALT, SUMMARY, VALUE, outcome
 
-    torch.set_num_threads(max(1, int(plan.config.resources.cpus_per_trial)))
+    torch.set_num_threads(max(1, int(plan.resources.cpus_per_trial)))
     folder = run_path / "trials" / str(config["number"])
 
     def report(entry: dict[str, Any]) -> None:
@@ -182,7 +200,7 @@ def _train(
     report: TrialReport,
 ) -> dict[str, Any]:
     """The trial, in this process or by its own workers."""
-    resources = plan.config.resources
+    resources = plan.resources
     if resources.workers_per_trial == 1:
         if "arrays" not in _ARRAYS:
             _ARRAYS["arrays"] = shared.get()
@@ -221,21 +239,5 @@ def _train_worker(settings: dict[str, Any], workers: Workers, device: str, repor
 
 def team_of(plan: Plan) -> Team:
     """The workers that train a student."""
-    resources = plan.config.resources
+    resources = plan.resources
     return Team(resources.workers_per_trial, resources.cpus_per_trial, resources.gpus_per_trial, resources.max_failures)
-
-
-def room_for(team: Team) -> int:
-    """How many teams the cluster has room for at once: a team gets all of its workers or waits."""
-    import ray
-
-    has = ray.cluster_resources()
-    needs = {"CPU": team.workers * team.cpus, "GPU": team.workers * team.gpus}
-    room = min(int(has.get(name, 0) / amount) for name, amount in needs.items() if amount)
-    if room < 1:
-        logger.warning(
-            "%d workers of %g CPUs and %g GPUs are asked for a trial; the cluster has %g CPUs and %g GPUs now, and the "
-            "trial waits until there are enough.",
-            team.workers, team.cpus, team.gpus, has.get("CPU", 0), has.get("GPU", 0),
-        )  # fmt: skip
-    return max(1, room)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -30,8 +31,12 @@ class LedgerSearcher(Searcher):
     searcher are not used.
     """
 
-    def __init__(self, ledger: Ledger, config: Config, metric: Metric) -> None:
+    def __init__(
+        self, ledger: Ledger, config: Config, metric: Metric, limit: Callable[[], float] = lambda: math.inf
+    ) -> None:
+        """``limit`` says how many trials may be started and not ended; it is asked before each."""
         super().__init__(metric=VALUE, mode=metric.mode)
+        self._limit = limit
         self._ledger = ledger
         self._config = config
         self._fixed = fixed_values(config)
@@ -39,9 +44,11 @@ class LedgerSearcher(Searcher):
         self.halted: str | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next row's number and proposed values; none any more once the sweep halts."""
+        """The next row's number and proposed values; None for not now; none any more once the sweep halts."""
         if self.halted is not None:
             return Searcher.FINISHED
+        if len(self._numbers) >= self._limit():
+            return None
         try:
             trial = self._ledger.ask(sampler_for(self._config))
             with self._ledger.writing():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pkdray.console import Console
 from pkdray.errors import ConfigError, InterruptedWorkError
 from pkdray.interrupts import noticed
-from pkdray.steps.studies import check_room, finished_pool
+from pkdray.steps.studies import finished_pool, placed
 from pkdray.steps.wording import next_steps, short_path
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def evaluate(
     request = Request(seeds, folds_of(folds, dataset), top, methods, reopen, unfinished)
     try:
         with noticed() as check, run.lock(), connected(address, verbose=verbose):
-            check_room(plan, run.runs_dir, address)
+            plan = placed(plan, dataset, run.runs_dir, address, console)
             with console.progress(f"Evaluating {run.name} ...") as meter:
                 evaluation = evaluate_run(
                     run,

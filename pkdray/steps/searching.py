@@ -13,7 +13,7 @@ from pkdray.errors import (
 )
 from pkdray.interrupts import noticed
 from pkdray.steps.runs import show
-from pkdray.steps.studies import OnTeachers, check_room, load_study, taught
+from pkdray.steps.studies import OnTeachers, load_study, placed, taught
 from pkdray.steps.wording import command_line, short_path
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def sweep(
         )
     Run.check_free(path, plan)
     with connected(address, verbose=verbose):
-        check_room(plan, runs_dir, address)
+        plan = placed(plan, dataset, runs_dir, address, console)
         run = Run.create(path, plan, command_line())
         with run.lock(), _resumable(run) as check:
             with _teaching(run, plan) as on_teachers:
@@ -94,7 +94,7 @@ def resume(
         )
         if counts.open:
             with _resumable(run) as check, connected(address, verbose=verbose):
-                check_room(plan, run.runs_dir, address)
+                plan = placed(plan, dataset, run.runs_dir, address, console)
                 with _teaching(run, plan) as on_teachers:
                     pool = taught(plan, dataset, run.runs_dir, console, on_teachers)
                     check()

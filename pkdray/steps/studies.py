@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from pkdray.steps.wording import next_steps
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
     from pkdray.models.cost import Cost
+    from pkdray.resources import Footprint
     from pkdray.training.plan import Plan
     from pkdray.training.pools import Pool
 
@@ -136,7 +139,7 @@ def teach(
 
     try:
         with noticed() as check, connected(address, verbose=verbose):
-            check_room(plan, runs_dir, address, trials=False)
+            plan = placed(plan, dataset, runs_dir, address, console, trials=False)
             pool = taught(plan, dataset, runs_dir, console)
             check()
     except KeyboardInterrupt as error:
@@ -161,6 +164,42 @@ def embed(space: str, runs_dir: Path, assignments: Sequence[str], console: Conso
     _show_pool(pool, console)
 
 
+def placed(
+    plan: Plan, dataset: Dataset, runs_dir: Path, address: str | None, console: Console, *, trials: bool = True
+) -> Plan:
+    """The plan on the cluster that is connected: with a number for every ``auto``, said if there are GPUs.
+
+    Raises:
+        ConfigError: a local Ray never has room for it, see `check_room`.
+    """
+    from pkdray.resources import cluster_nodes, resolve, wording
+
+    nodes = cluster_nodes()
+    if any(node.gpus for node in nodes):
+        plan = replace(plan, resources=resolve(plan.config.resources, nodes, _footprint(plan, len(dataset))))
+        if trials:
+            console.say(f"Resources: {wording(plan.resources)}.")
+    check_room(plan, runs_dir, address, trials=trials)
+    return plan
+
+
+def _footprint(plan: Plan, samples: int) -> Footprint:
+    """What the student as configured needs of a GPU: inputs and privileged features, and what each teacher says."""
+    from pkdray.profile import student_cost
+    from pkdray.resources import Footprint
+
+    kinds = {name: plan.info.modalities[name].kind for name in (*plan.prevalent, *plan.taught)}
+    held = [name for name in kinds if kinds[name] != "images"]
+    inputs = sum(math.prod(plan.info.modalities[name].shape) for name in held)
+    said = len(plan.pool) * (plan.info.target_frames or 1) * (plan.config.teachers.embedding + plan.task.outputs + 2)
+    return Footprint(
+        parameters=student_cost(plan, plan.config).total.parameters,
+        nbytes=4 * samples * (inputs + said),
+        images=any(kinds[name] == "images" for name in plan.prevalent),
+        any_images=len(held) < len(kinds),
+    )
+
+
 def check_room(plan: Plan, runs_dir: Path, address: str | None, *, trials: bool = True) -> None:
     """Refuse what a local Ray has no room for, and would wait for without end; a cluster may grow.
 
@@ -176,7 +215,7 @@ def check_room(plan: Plan, runs_dir: Path, address: str | None, *, trials: bool 
 
     if address or os.environ.get("RAY_ADDRESS"):
         return
-    has, resources = ray.cluster_resources(), plan.config.resources
+    has, resources = ray.cluster_resources(), plan.resources
     asked: list[tuple[str, str, int, float]] = []
     if not Pool.at(runs_dir / POOLS, plan).finished:
         workers = resources.workers_per_teacher

@@ -70,12 +70,15 @@ def run_on_workers(
     import ray.train
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     # Train continues a run that has the same name and storage: start clean.
     release(storage, name)
     records = _Records(storage, name)
     records.folder.parent.mkdir(parents=True, exist_ok=True)
-    messages = Queue(actor_options={"num_cpus": 0})
+    # On this node: were it on another, that node's end would be a training's that ran elsewhere.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
     needs = {"CPU": team.cpus} | ({"GPU": team.gpus} if team.gpus else {})
     trainer = TorchTrainer(
         _work,

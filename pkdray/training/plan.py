@@ -21,6 +21,7 @@ from pkdray.errors import ConfigError
 from pkdray.files import fingerprint
 from pkdray.models.networks import TaskShape
 from pkdray.models.shapes import fitting_kinds, shape_fault
+from pkdray.resources import Resources, resolve
 from pkdray.training.metrics import METRICS, Metric
 from pkdray.training.pretrained import WeightsFile, identified, identify_weights, weights_overrides
 
@@ -47,6 +48,9 @@ class Plan:
     dataset_fingerprint: str
     pool: dict[str, Member]
     metric: Metric
+    resources: Resources
+    """Those of the config; what it leaves to ``auto`` is as on a machine without a GPU until a step knows its cluster
+    (`steps.studies.placed`)."""
     weights: dict[str, WeightsFile] = field(default_factory=dict)
     """The files of weights that the search chooses among, as its space names them."""
 
@@ -191,7 +195,7 @@ def _resolved(
             "task_loss": config.task_loss or TASK_LOSSES[info.task][0],
         }
     )
-    return Plan(resolved, info, path, dataset_fingerprint, pool, metric, weights)
+    return Plan(resolved, info, path, dataset_fingerprint, pool, metric, resolve(config.resources), weights)
 
 
 def _resolve_pool(config: TeachersConfig, available: list[str]) -> tuple[TeachersConfig, dict[str, Member], list[str]]:

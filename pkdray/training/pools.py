@@ -37,6 +37,10 @@ class Pool:
         plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", plan.info.name)
         return cls(pools_dir / f"{plain}-{plan.pool_fingerprint}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Ray's processes may run in another folder than the one that names it.
+        return (type(self), (self.path.resolve(),))
+
     def teacher(self, name: str) -> Path:
         """The folder of one trained teacher (adapters share one folder, named after their teacher)."""
         return self.path / name

@@ -90,7 +90,7 @@ def train_student(
         folder=folder,
         report=report,
         workers=workers,
-        readers=config.resources.readers,
+        readers=plan.resources.readers,
     )
 
 
@@ -281,5 +281,5 @@ def fit_tnet(
         validate=validate,
         seed=seed,
         workers=workers,
-        readers=config.resources.readers,
+        readers=plan.resources.readers,
     )

@@ -88,7 +88,7 @@ def train_teacher(
         folder=folder,
         report=report,
         workers=workers,
-        readers=plan.config.resources.readers,
+        readers=plan.resources.readers,
     )
     if workers is None or workers.rank == 0:
         _write(folder, fitted, identity, plan, {"name": member.name, "modalities": modalities})

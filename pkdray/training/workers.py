@@ -10,7 +10,7 @@ import torch
 
 from pkdray.config import StudentConfig, TeachersConfig
 from pkdray.data.dataset import Dataset, open_dataset
-from pkdray.errors import PkdrayError
+from pkdray.errors import PkdrayError, RunError
 from pkdray.training.distributed import Team, release_all, run_on_workers
 from pkdray.training.embed import embed_pool
 from pkdray.training.frozen import missing_steps, with_steps
@@ -42,7 +42,7 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
     if pool.finished:
         pool.verify(plan)
         return pool
-    gpus = plan.config.resources.gpus_per_teacher_worker
+    gpus = plan.resources.gpus_per_teacher_worker
     freeze(plan, dataset, plan.config.teachers, plan.taught, pool.frozen, cpus=1, gpus=gpus)
     members = [member.name for member in plan.pool.values() if member.adapter_of is None]
     metrics = _train_all(plan, members, pool, on_teacher or (lambda _name, _metrics: None))
@@ -55,7 +55,7 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
 
 def _recycle_and_embed(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, float]]:
     """Align the adapters and write the embeddings: here, or where there is a GPU if teachers train on one."""
-    gpus = plan.config.resources.gpus_per_teacher_worker
+    gpus = plan.resources.gpus_per_teacher_worker
     if not gpus:
         return _frozen_teachers(plan, dataset, pool, "cpu")
     import ray
@@ -151,14 +151,22 @@ def _train_all(plan: Plan, names: list[str], pool: Pool, on_teacher: OnTeacher) 
 
     # The launching task only waits for Train's controller; were it to hold a CPU, as many launchers as CPUs would
     # leave none for the workers they wait for.
-    launch = ray.remote(num_cpus=0, max_retries=0)(_launch)
+    # Where its node dies, another goes on from the teacher's last checkpoint.
+    launch = ray.remote(num_cpus=0, max_retries=plan.resources.max_failures)(_launch)
     pending = {launch.remote(plan, name, pool): name for name in names}
     metrics: dict[str, dict[str, float]] = {}
     while pending:
         ready, _ = ray.wait(list(pending))
         for reference in ready:
             name = pending.pop(reference)
-            outcome = ray.get(reference)
+            try:
+                outcome = ray.get(reference)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+                raise RunError(
+                    f"The teacher {name} lost its process or its node more than "
+                    f"{plan.resources.max_failures} times ({type(error).__name__}).",
+                    cure="What is trained is kept: run the same command again.",
+                ) from error
             if isinstance(outcome, PkdrayError):
                 raise outcome
             metrics[name] = {key: value for key, value in outcome.items() if "/" not in key and key != "epoch"}
@@ -168,7 +176,7 @@ def _train_all(plan: Plan, names: list[str], pool: Pool, on_teacher: OnTeacher) 
 
 def _launch(plan: Plan, name: str, pool: Pool) -> dict[str, float] | PkdrayError:
     """Train one teacher; a fault that the user can mend is returned, not raised, to keep its wording."""
-    resources = plan.config.resources
+    resources = plan.resources
     team = Team(
         resources.workers_per_teacher, gpus=resources.gpus_per_teacher_worker, max_failures=resources.max_failures
     )

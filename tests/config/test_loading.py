@@ -632,3 +632,26 @@ def test_the_password_of_a_tracking_server_is_refused(tmp_path: Path) -> None:
     assert len(told.value.details) == 3
     assert "MLFLOW_TRACKING_PASSWORD" in str(told.value)
     assert "did you mean 'tensorboard'?" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("cpus_per_trial", "all", "must be a number or 'auto' (got 'all')"),
+        ("gpus_per_trial", [1], "must be a number or 'auto' (got [1])"),
+        ("readers", "many", "must be a number or 'auto' (got 'many')"),
+        ("readers", -1, "must be greater than or equal to 0 (got -1)"),
+        ("gpus_per_teacher_worker", -0.5, "must be greater than or equal to 0 (got -0.5)"),
+    ],
+)
+def test_resources_are_numbers_or_auto_and_a_fault_is_told_once(field: str, value: Any, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config({**BASE, "resources": {field: value}})
+    assert caught.value.details == (f"resources.{field}: {told}",)
+
+
+def test_auto_is_kept_as_it_is_written() -> None:
+    config = build_config({**BASE, "resources": {"gpus_per_trial": "auto", "cpus_per_trial": 2}})
+    said = config.model_dump(mode="json")["resources"]
+    assert (said["gpus_per_trial"], said["cpus_per_trial"], said["readers"]) == ("auto", 2, "auto")
+    assert build_config(config.model_dump(mode="json", by_alias=True)) == config

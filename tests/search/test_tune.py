@@ -320,3 +320,21 @@ def test_a_ledger_that_cannot_be_written_halts_the_sweep_at_any_moment_and_loses
     resumed = LedgerSearcher(Ledger(ledger.path), searcher._config, METRICS["accuracy"]).suggest("a")
     assert isinstance(resumed, dict)
     assert resumed["number"] == 0
+
+
+def test_no_more_trials_are_out_than_there_is_room_for_and_the_room_is_asked_each_time(
+    ledger: Ledger, config: Callable[..., Config]
+) -> None:
+    room = [2]
+    searcher = LedgerSearcher(ledger, config(), METRICS["accuracy"], lambda: room[0])
+    assert searcher.suggest("a")
+    assert searcher.suggest("b")
+    assert searcher.suggest("c") is None, "not now, which is not never"
+    assert [trial.number for trial in ledger.trials()] == [0, 1], "and no row is made of it"
+    room[0] = 3
+    assert searcher.suggest("c")
+    searcher.on_trial_complete("a", entry(1, 0.5, **{FAILED: "why"}))
+    assert searcher.suggest("d")
+    room[0] = 1
+    searcher.on_trial_complete("b", entry(1, 0.5, **{FAILED: "why"}))
+    assert searcher.suggest("e") is None
