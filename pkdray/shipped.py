@@ -7,6 +7,7 @@ from pathlib import Path
 from pkdray.errors import ConfigError
 
 SEARCH_SPACES = "search_spaces"
+JOBS = "jobs"
 
 
 def shipped(kind: str = SEARCH_SPACES) -> dict[str, Path]:
@@ -18,8 +19,10 @@ def shipped(kind: str = SEARCH_SPACES) -> dict[str, Path]:
     """
     package = Path(__file__).parent
     for folder in (package / kind, package.parent / kind):
-        if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+        # In a checkout pkdray/jobs/ is code alone, and the job YAMLs lie in jobs/ beside the package.
+        if found:
+            return found
     return {}
 
 

@@ -1,6 +1,14 @@
 """Configuration: what a YAML may say, and how its faults are told."""
 
-from pkdray.config.loading import apply_overrides, build_config, load_config, override, parse_assignments
+from pkdray.config.loading import (
+    apply_overrides,
+    build_config,
+    config_error,
+    load_config,
+    override,
+    parse_assignments,
+    read_yaml,
+)
 from pkdray.config.methods import (
     LEARNED,
     METHODS,
@@ -29,8 +37,10 @@ from pkdray.config.sections import (
     DatasetConfig,
     EncoderConfig,
     MlflowConfig,
+    Name,
     ResourcesConfig,
     SearchConfig,
+    Section,
     StudentConfig,
     TaskLoss,
     TeacherConfig,
@@ -59,6 +69,7 @@ __all__ = [
     "MTPKDOTMethod",
     "Method",
     "MlflowConfig",
+    "Name",
     "PKDMethod",
     "PKDOTMethod",
     "Parameter",
@@ -67,6 +78,7 @@ __all__ = [
     "ResourcesConfig",
     "SPMethod",
     "SearchConfig",
+    "Section",
     "Selection",
     "StudentConfig",
     "SupervisedMethod",
@@ -79,7 +91,9 @@ __all__ = [
     "WandbConfig",
     "apply_overrides",
     "build_config",
+    "config_error",
     "load_config",
     "override",
     "parse_assignments",
+    "read_yaml",
 ]

@@ -6,6 +6,8 @@ Imports stand inside the steps, so that a step brings in what it needs and nothi
 from pkdray.steps.comparing import compare
 from pkdray.steps.evaluating import evaluate, show_evaluation
 from pkdray.steps.importing import import_features, import_recordings, inspect, list_datasets
+from pkdray.steps.jobs import job_logs, job_status, list_jobs, stop_job, submit
+from pkdray.steps.pipeline import pipeline
 from pkdray.steps.reporting import report
 from pkdray.steps.runs import list_runs, show
 from pkdray.steps.searching import resume, sweep, swept
@@ -23,16 +25,22 @@ __all__ = [
     "import_features",
     "import_recordings",
     "inspect",
+    "job_logs",
+    "job_status",
     "list_datasets",
+    "list_jobs",
     "list_runs",
     "load_study",
     "next_steps",
+    "pipeline",
     "predict",
     "profile",
     "report",
     "resume",
     "show",
     "show_evaluation",
+    "stop_job",
+    "submit",
     "sweep",
     "swept",
     "taught",

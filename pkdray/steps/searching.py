@@ -54,7 +54,7 @@ def sweep(
         check_room(plan, runs_dir, address)
         run = Run.create(path, plan, command_line())
         with run.lock(), _resumable(run) as check:
-            with _teaching(run, plan) as on_teachers:
+            with teaching(run, plan) as on_teachers:
                 pool = taught(plan, dataset, runs_dir, console, on_teachers)
                 check()
             swept(run, plan, dataset, pool, console)
@@ -95,7 +95,7 @@ def resume(
         if counts.open:
             with _resumable(run) as check, connected(address, verbose=verbose):
                 check_room(plan, run.runs_dir, address)
-                with _teaching(run, plan) as on_teachers:
+                with teaching(run, plan) as on_teachers:
                     pool = taught(plan, dataset, run.runs_dir, console, on_teachers)
                     check()
                 swept(run, plan, dataset, pool, console)
@@ -108,7 +108,7 @@ def resume(
 
 
 @contextmanager
-def _teaching(run: Run, plan: Plan) -> Iterator[OnTeachers]:
+def teaching(run: Run, plan: Plan) -> Iterator[OnTeachers]:
     """Keep live.json fresh while teachers are trained, which only waits; yields whom to tell of them."""
     from pkdray.search.live import INTERRUPTED, TEACHING, LiveFile, LiveState, beating
 
