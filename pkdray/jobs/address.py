@@ -88,5 +88,5 @@ def _stranger(url: str, said: str) -> JobError:
     port = urlsplit(url).port
     return JobError(
         f"What answers at {url} is no Ray dashboard ({said}).",
-        cure=f"Check the port: {port or 'none was given'}; 6379 is the cluster's own and 10001 that of Ray Client. {_TUNNEL}",
+        cure=f"Check the port, {port or 'none'}: 6379 is the cluster's own, 10001 is Ray Client's. {_TUNNEL}",
     )

@@ -62,8 +62,7 @@ class Jobs:
                     return job
         raise JobError(
             f"The cluster at {self.url} has no job '{name}'.",
-            cure=f"It has {', '.join(job['job'] for job in jobs[:5])}{' ...' if len(jobs) > 5 else ''}: see `pkdray jobs "
-            "list`."
+            cure=f"Its newest are {', '.join(job['job'] for job in jobs[:5])}; `pkdray jobs list` shows all."
             if jobs
             else "It has no jobs at all: a cluster that was started again has forgotten them.",
         )
@@ -88,6 +87,8 @@ class Jobs:
 
         A connection that breaks (a tunnel, a proxy that closes idle ones) is made anew, and nothing is said twice.
         """
+        import aiohttp
+
         said, broken_since = 0, None
         while True:
             skip = said
@@ -104,7 +105,7 @@ class Jobs:
             lost: Exception | None = None
             try:
                 asyncio.run(self._tail(job, hand_on))
-            except (RuntimeError, OSError, *_client_errors()) as error:
+            except (RuntimeError, OSError, aiohttp.ClientError) as error:
                 lost = error
             try:
                 about = self.about(job)
@@ -156,12 +157,6 @@ class Jobs:
             raise JobError(f"The cluster at {self.url} refused: {_reason(error)}", cure=_cure(str(error))) from error
 
 
-def _client_errors() -> tuple[type[Exception], ...]:
-    from aiohttp import ClientError
-
-    return (ClientError,)
-
-
 def _plain(job: Any) -> dict[str, Any]:
     """A job as plain data; its runtime environment, which may hold values, is left out."""
     about, environment = job.metadata or {}, (job.runtime_env or {}).get("env_vars", {})
@@ -193,7 +188,7 @@ def _cure(said: str) -> str:
         return "What goes up is too large for it; leave `working_dir` out of the job."
     if "already exists" in said:
         return "Submit again: the id has the time in it, so the next one is another."
-    return "Its dashboard's log says more (logs/dashboard.log in the head's session folder); `pkdray jobs list` shows its jobs."
+    return "The dashboard's log on the head says more: /tmp/ray/session_latest/logs/dashboard.log."
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def arguments(job: Job, study: str | None = None) -> list[str]:
         >>> arguments(build_job(job))
         ['resume', 'mine', '--trials', '40', '--runs-dir', 's3://bucket/runs']
     """
-    line = [job.step]
+    line: list[str] = [job.step]
     if study is not None:
         line.append(study)
     if job.run is not None:
@@ -55,13 +55,13 @@ def arguments(job: Job, study: str | None = None) -> list[str]:
 
 
 def entrypoint(job: Job, study: str | None = None) -> str:
-    """The shell command of the job; ``~/`` is the home of the cluster's user, not of ours.
+    r"""The shell command of the job; ``~/`` is the home of the cluster's user, not of ours.
 
     Example:
         >>> from pkdray.jobs.config import build_job
         >>> job = {"name": "j", "step": "teach", "space": "mfeat_pkd", "storage": "~/my runs"}
         >>> entrypoint(build_job(job), "mfeat_pkd")
-        'exec python -m pkdray teach mfeat_pkd --runs-dir ~/\\'my runs\\''
+        'exec python -m pkdray teach mfeat_pkd --runs-dir ~/\'my runs\''
     """
     # exec: a stop's signal and a kill's exit code are those of pkdray, with no shell between.
     return " ".join(["exec", *map(_quoted, [job.python, "-m", "pkdray", *arguments(job, study)])])

@@ -6,13 +6,12 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from pkdray.config import Name, Section, config_error, parse_assignments, read_yaml
-from pkdray.errors import ConfigError
 
 Step = Literal["teach", "sweep", "resume", "evaluate", "export", "pipeline"]
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -106,20 +105,20 @@ class Job(Section):
     storage: Place
     space: str | None = Field(default=None, min_length=1)
     run: Name | None = None
-    assignments: dict[str, Any] = Field(default={}, alias="set")
+    assignments: dict[str, Any] = Field(default_factory=dict, alias="set")
     trials: Count | None = None
     retry_failed: bool = False
     seeds: Count | None = None
     folds: int | Literal["all"] | list[int] | None = None
     top: Count | None = None
-    against: list[str] = []
+    against: list[str] = Field(default_factory=list)
     output: Place | None = None
     working_dir: str | None = None
     python: str = Field(default="python", pattern=r"^\S+$")
     stop_seconds: int = Field(default=60, ge=1, le=3600)
     resources: JobResources = JobResources()
-    env: Annotated[dict[str, str], AfterValidator(_plain)] = {}
-    secrets: Annotated[list[str], AfterValidator(_names)] = []
+    env: Annotated[dict[str, str], AfterValidator(_plain)] = Field(default_factory=dict)
+    secrets: Annotated[list[str], AfterValidator(_names)] = Field(default_factory=list)
 
 
 def load_job(path: Path, assignments: Iterable[str] = ()) -> Job:
@@ -177,7 +176,7 @@ Fault = tuple[tuple[str | int, ...], str]
 def _step_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
     """What a step needs and lacks, and what means nothing to it."""
     step = data.get("step")
-    if step not in get_args(Step):
+    if not isinstance(step, str) or step not in FIELDS:
         return
     mine = FIELDS[step]
     for field in _REQUIRED:

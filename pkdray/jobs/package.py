@@ -1,4 +1,4 @@
-"""Which files a job takes along: the study, pkdray's own code where one works on it, or a folder without its ballast."""
+"""Which files a job takes along: the study, pkdray's code where one works on it, or a folder without its ballast."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def check_size(files: Mapping[str, Path], limit: int = LIMIT) -> int:
         folders[place] = folders.get(place, 0) + size
     biggest = sorted(folders.items(), key=lambda item: -item[1])[:5]
     raise JobError(
-        f"{total / 2**20:.0f} MiB would go up with the job, and Ray takes less than {limit / 2**20:.0f} MiB. The biggest "
-        "parts are:",
+        f"{total / 2**20:.0f} MiB would go up with the job, and Ray takes less than {limit / 2**20:.0f} MiB. The "
+        "biggest parts are:",
         details=[f"{place} {size / 2**20:.1f} MiB" for place, size in biggest],
         cure="Keep data where the cluster's nodes see them, and leave `working_dir` out of the job, or point it at a "
         "smaller folder: the study goes up without it.",

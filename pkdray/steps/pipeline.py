@@ -26,7 +26,7 @@ STEPS = 5
 STUDENT = "student"
 """The folder in a run that the student goes to where no other is named."""
 _FREE = ("name", "dataset.path", "search.trials", "resources.", "tracking.")
-"""What may differ when a run is continued: where and how it runs, and how many trials there are, is no part of a study."""
+"""What may differ when a run is continued: where it runs and how many trials there are is no part of a study."""
 
 
 def pipeline(
@@ -104,8 +104,8 @@ def begun(path: Path, plan: Plan, console: Console) -> Run:
     if wanted > planned and plan.config.search.sampler != "grid":
         if read_evaluation(run) is not None:
             raise RunError(
-                f"{wanted} trials are asked for, but {run.name} has been evaluated with {planned}, and the test split is "
-                "opened once.",
+                f"{wanted} trials are asked for, but {run.name} has been evaluated with {planned}, and the test split "
+                "is opened once.",
                 cure=f"Ask for --trials {planned}, or choose another --name.",
             )
         with run.lock():
