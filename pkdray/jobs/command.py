@@ -69,9 +69,14 @@ def entrypoint(job: Job, study: str | None = None) -> str:
 
 def environment(job: Job) -> dict[str, str]:
     """The variables that the job's processes get from Ray, which shows and keeps them: secrets by name alone."""
-    stopping = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": str(job.stop_seconds)}
+    defaults = {
+        "RAY_JOB_STOP_SIGNAL": "SIGINT",
+        "RAY_JOB_STOP_WAIT_TIME_S": str(job.stop_seconds),
+        # A log is wider than the 80 characters that tables have off a terminal.
+        "COLUMNS": "120",
+    }
     named = {SECRETS: ",".join(job.secrets)} if job.secrets else {}
-    return {**stopping, **job.env, **named}
+    return {**defaults, **job.env, **named}
 
 
 def submission(job: Job, study: str | None, package: Path | None, now: datetime) -> dict[str, Any]:
