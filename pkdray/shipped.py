@@ -8,6 +8,8 @@ from pkdray.errors import ConfigError
 
 SEARCH_SPACES = "search_spaces"
 JOBS = "jobs"
+_INSIDE = {JOBS: "jobs/ready"}
+"""Where a kind lies in the installed package, if not below its own name: pkdray.jobs is code."""
 
 
 def shipped(kind: str = SEARCH_SPACES) -> dict[str, Path]:
@@ -18,11 +20,9 @@ def shipped(kind: str = SEARCH_SPACES) -> dict[str, Path]:
         True
     """
     package = Path(__file__).parent
-    for folder in (package / kind, package.parent / kind):
-        found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-        # In a checkout pkdray/jobs/ is code alone, and the job YAMLs lie in jobs/ beside the package.
-        if found:
-            return found
+    for folder in (package / _INSIDE.get(kind, kind), package.parent / kind):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     return {}
 
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pkdray.config import parse_assignments
+from pkdray.errors import ConfigError
 from pkdray.jobs.config import Job
 from pkdray.secrets import SECRETS
 
@@ -55,13 +57,13 @@ def arguments(job: Job, study: str | None = None) -> list[str]:
 
 
 def entrypoint(job: Job, study: str | None = None) -> str:
-    r"""The shell command of the job; ``~/`` is the home of the cluster's user, not of ours.
+    """The shell command of the job; ``~/`` is the home of the cluster's user, not of ours.
 
     Example:
         >>> from pkdray.jobs.config import build_job
         >>> job = {"name": "j", "step": "teach", "space": "mfeat_pkd", "storage": "~/my runs"}
         >>> entrypoint(build_job(job), "mfeat_pkd")
-        'exec python -m pkdray teach mfeat_pkd --runs-dir ~/\'my runs\''
+        "exec python -m pkdray teach mfeat_pkd --runs-dir ~/'my runs'"
     """
     # exec: a stop's signal and a kill's exit code are those of pkdray, with no shell between.
     return " ".join(["exec", *map(_quoted, [job.python, "-m", "pkdray", *arguments(job, study)])])
@@ -116,14 +118,12 @@ def job_id(name: str, now: datetime) -> str:
 
 
 def _plain(value: Any) -> bool:
-    """Whether YAML reads a text as itself, so that it needs no quotes."""
-    import yaml
-
+    """Whether ``--set`` reads a text as itself, so that it needs no quotes."""
     if not isinstance(value, str):
         return False
     try:
-        return bool(yaml.safe_load(value) == value)
-    except yaml.YAMLError:
+        return parse_assignments([f"field={value}"]) == {"field": value}
+    except ConfigError:
         return False
 
 

@@ -25,7 +25,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 """Step -> the fields that mean something to it, beside those of every job."""
 _REQUIRED = ("space", "run")
 _NESTED = ("set", "env", "resources")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _SECRET = {"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"}
 _PLACE = {"PATH", "FILE", "DIR"}
 
@@ -60,25 +60,11 @@ def lasting(text: str) -> str:
     return text
 
 
-def _variables(names: Iterable[str]) -> None:
-    wrong = [name for name in names if not _VARIABLE.fullmatch(name)]
-    if wrong:
-        raise ValueError(f"{wrong[0]!r} is no name of an environment variable; list NAMES alone, never values")
-
-
-def _plain(env: dict[str, str]) -> dict[str, str]:
-    _variables(env)
-    secret = [name for name in env if looks_secret(name)]
-    if secret:
-        raise ValueError(
-            f"{', '.join(secret)} looks like a secret, and Ray shows and keeps these values: put the name under "
-            "`secrets` and the value into the cluster's own environment"
-        )
-    return env
-
-
 def _names(names: list[str]) -> list[str]:
-    _variables(names)
+    # What is no name may be a value: it is not repeated.
+    wrong = [str(index + 1) for index, name in enumerate(names) if not _VARIABLE.fullmatch(name)]
+    if wrong:
+        raise ValueError(f"entry {', '.join(wrong)} is no name of an environment variable; list NAMES, never values")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"names {', '.join(twice)} twice")
@@ -117,7 +103,7 @@ class Job(Section):
     python: str = Field(default="python", pattern=r"^\S+$")
     stop_seconds: int = Field(default=60, ge=1, le=3600)
     resources: JobResources = JobResources()
-    env: Annotated[dict[str, str], AfterValidator(_plain)] = Field(default_factory=dict)
+    env: dict[Annotated[str, Field(pattern=_VARIABLE.pattern)], str] = Field(default_factory=dict)
     secrets: Annotated[list[str], AfterValidator(_names)] = Field(default_factory=list)
 
 
@@ -157,14 +143,11 @@ def build_job(
     Raises:
         ConfigError: with one detail a fault.
     """
-    faults = list(_step_faults(data))
+    faults = [*_step_faults(data), *_secret_faults(data)]
     try:
         job = Job.model_validate(data)
     except ValidationError as error:
         raise config_error([*_faults(error), *faults], source, lines or {}) from error
-    both = sorted(set(job.env) & set(job.secrets))
-    if both:
-        faults.append((("secrets",), f"{', '.join(both)} is in `env` too; a secret has no value here"))
     if faults:
         raise config_error(faults, source, lines or {})
     return job
@@ -188,6 +171,20 @@ def _step_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
             yield (field,), f"means nothing to {step}; it belongs to {owners}"
 
 
+def _secret_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
+    """Variables of `env` whose values Ray would show and keep, though they look like secrets or are called so."""
+    env, secrets = data.get("env"), data.get("secrets")
+    for name in env if isinstance(env, dict) else ():
+        if isinstance(secrets, list) and name in secrets:
+            yield ("env", name), "is among the `secrets` too, which have no values here"
+        elif looks_secret(str(name)):
+            yield (
+                ("env", name),
+                "looks like a secret, and Ray shows and keeps these values: put the name under `secrets`, and the value "
+                "into the cluster's own environment",
+            )
+
+
 def _faults(error: ValidationError) -> Iterable[Fault]:
     for item in error.errors():
         location, kind = item["loc"], item["type"]
@@ -206,7 +203,7 @@ def _faults(error: ValidationError) -> Iterable[Fault]:
             if location == ("folds", "int"):
                 yield ("folds",), "must be all, a fold's number, or a list of them"
         elif location[0] == "env" and kind == "string_type":
-            yield location, f"must be text: quote it (got {item['input']!r})"
+            yield location, "must be text: quote it"
         else:
             yield location, f"{item['msg'].replace('Input should be', 'must be', 1)} (got {_shown(item['input'])})"
 

@@ -170,17 +170,14 @@ def carried_through(
     from pkdray.cluster import connected
 
     try:
-        # Notice Ctrl-C anew after the sweep: Tune leaves a handler of its own behind, which drops the next one.
-        with run.lock(), noticed() as check, connected(address, verbose=verbose):
-            check_room(plan, run.runs_dir, address)
-            pool = _searched(run, plan, dataset, console)
-            check()
-            with noticed() as check:
+        with noticed() as check:
+            with run.lock(), connected(address, verbose=verbose):
+                check_room(plan, run.runs_dir, address)
+                pool = _searched(run, plan, dataset, console)
+                check()
                 evaluation, fresh = _evaluated(run, plan, dataset, pool, request, console)
                 check()
-        with noticed() as check:
             report = _reported(run, console, fresh=fresh)
-            check()
             _exported(run, evaluation, student, console)
             check()
     except KeyboardInterrupt as error:
