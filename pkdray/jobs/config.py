@@ -180,8 +180,8 @@ def _secret_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
         elif looks_secret(str(name)):
             yield (
                 ("env", name),
-                "looks like a secret, and Ray shows and keeps these values: put the name under `secrets`, and the value "
-                "into the cluster's own environment",
+                "looks like a secret, and Ray shows and keeps these values: put the name under `secrets`, and the "
+                "value into the cluster's own environment",
             )
 
 
