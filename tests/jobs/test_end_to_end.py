@@ -47,7 +47,7 @@ STUDY: dict[str, Any] = {
     },
     "student": {"encoder": {"hidden": [12]}, "tnet": {"training": "none"}},
     "method": {"name": "pkd"},
-    "training": {"epochs": 40, "patience": 40, "batch_size": 97, "checkpoint_every": 5},
+    "training": {"epochs": 30, "patience": 30, "batch_size": 97, "checkpoint_every": 5},
     "search": {
         "trials": TRIALS,
         "asha": None,
@@ -189,6 +189,7 @@ def finished(run: Path) -> dict[int, Any]:
     return {trial.number: trial for trial in Ledger(run / "study.db").trials() if trial.state.is_finished()}
 
 
+@pytest.mark.timeout(1500)
 def test_a_pipeline_whose_driver_is_killed_is_submitted_again_and_ends_whole(cluster: Cluster, job: Path) -> None:
     run, log = cluster.folder / "runs" / "digits", cluster.folder / "first.log"
     with cluster.started(log, "submit", str(job)) as process:
