@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pkdray.console import Console, duration
-from pkdray.errors import InterruptedWorkError
+from pkdray.errors import ConfigError, InterruptedWorkError
 from pkdray.steps.wording import next_steps
 
 if TYPE_CHECKING:
@@ -73,20 +73,24 @@ def find_study(job: Job, file: Path) -> tuple[str | None, Path | None]:
     A path counts from the folder that one is in, or from that of the job's YAML.
 
     Raises:
-        ConfigError: there is no such study, or it has faults.
+        ConfigError: there is no such study, it has faults, or its dataset is named by a relative path.
     """
     if job.space is None:
         return None, None
     from pkdray.config import load_config
+    from pkdray.data.bundled import bundled_datasets
     from pkdray.jobs import study_name
     from pkdray.shipped import find_yaml
 
-    for path in (Path(job.space).expanduser(), file.parent / job.space):
-        if path.is_file():
-            load_config(path, job.assignments)
-            return study_name(path), path
-    load_config(find_yaml(job.space), job.assignments)
-    return job.space, None
+    own = [path for path in (Path(job.space).expanduser(), file.parent / job.space) if path.is_file()]
+    data = load_config(own[0] if own else find_yaml(job.space), job.assignments).dataset.path
+    if data not in bundled_datasets() and "://" not in data and not data.startswith(("/", "~/")):
+        raise ConfigError(
+            f"The dataset of {job.space} is at '{data}', which the cluster would look for in the job's temporary "
+            "folder.",
+            cure="Say where its nodes see it, as with --set set.dataset.path=/shared/data/mine, or a URI.",
+        )
+    return (study_name(own[0]), own[0]) if own else (job.space, None)
 
 
 def list_jobs(console: Console, *, address: str | None) -> None:

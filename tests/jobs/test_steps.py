@@ -120,6 +120,17 @@ def test_nothing_is_submitted_while_the_job_or_its_study_has_faults(
     assert cluster.asked == {}
 
 
+def test_a_dataset_that_only_this_folder_has_is_refused_before_the_job_looks_for_it(
+    pkdray: Pkdray, cluster: Stub
+) -> None:
+    refused = pkdray("submit", "jobs/whole.yaml", "--set", "set.dataset.path=data/mine")
+    assert refused.code == 2
+    assert "is at 'data/mine', which the cluster would look for in the job's temporary folder" in refused.err
+    assert cluster.asked == {}
+    for place in ("/shared/mine", "~/mine", "s3://bucket/mine"):
+        assert pkdray("submit", "jobs/whole.yaml", "--no-wait", "--set", f"set.dataset.path={place}").code == 0
+
+
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_look_and_stop(pkdray: Pkdray, cluster: Stub) -> None:
     cluster.pressed = True
     said = pkdray("submit", "jobs/whole.yaml")
