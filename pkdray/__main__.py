@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from pkdray.errors import INTERRUPTED, InterruptedWorkError, PkdrayError
@@ -14,8 +15,10 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     from pkdray.cli import app
+    from pkdray.secrets import guard
 
     try:
+        guard(os.environ)
         app(arguments)
     except PkdrayError as error:
         if debug:

@@ -23,7 +23,9 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Import, inspect and list datasets.")
 import_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Turn recordings or tables into a dataset.")
+jobs_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Jobs on a cluster: see, follow, stop them.")
 app.add_typer(data_app, name="data")
+app.add_typer(jobs_app, name="jobs")
 data_app.add_typer(import_app, name="import")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -34,6 +36,15 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Replace a field of the YAML; may be repeated.")
 ]
 Space = Annotated[str, typer.Argument(metavar="SPACE", help="A YAML file, or the name of a ready one.")]
+Dashboard = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        help="The cluster's dashboard; default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, else http://127.0.0.1:8265.",
+    ),
+]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a job's name for the newest of it.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name below --runs-dir, or its path.")]
 
 Recordings = Annotated[Path, typer.Argument(metavar="SRC", help="The folder that the set was unpacked to.")]
@@ -577,3 +588,105 @@ def doctor(
 
     if not steps.doctor(Console(as_json=json), address=address, runs_dir=runs_dir, space=space, holds=holds):
         raise typer.Exit(1)
+
+
+@app.command()
+def pipeline(
+    space: Space,
+    name: Annotated[str, typer.Option(help="The run's name; the same name continues it.")],
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials, in place of search.trials.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings a method and fold at the evaluation.")] = 10,
+    folds: Annotated[
+        str | None, typer.Option(metavar="all|0,1,...", help="Of the evaluation, as in pkdray evaluate.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Retrain so many of the best trials; validation chooses.")] = 1,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD,...", help="Other methods to compare with, as pkd,kl.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The student's folder; default: student in the run.")
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+    assignments: Assignments = None,
+    address: Address = None,
+    verbose: Verbose = False,
+    json: Json = False,
+) -> None:
+    """Teach, sweep, evaluate, report, export: what is done is kept, and the same command goes on after any end."""
+    from pkdray import steps
+
+    steps.pipeline(
+        space,
+        runs_dir,
+        assignments or [],
+        Console(as_json=json),
+        name=name,
+        trials=trials,
+        seeds=seeds,
+        folds=folds,
+        top=top,
+        against=against or [],
+        output=output,
+        address=address,
+        verbose=verbose,
+    )
+
+
+@app.command()
+def submit(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's YAML, or the name of a ready one.")],
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Replace a field of the job's YAML; may be repeated."),
+    ] = None,
+    address: Dashboard = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow its log to the end, whose status is the exit code's.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Run a step, or the whole pipeline, on a Ray cluster. Exit code 1: the job failed; 2: it was not submitted."""
+    from pkdray import steps
+
+    if not steps.submit(job, assignments or [], Console(as_json=json), address=address, wait=wait):
+        raise typer.Exit(1)
+
+
+@jobs_app.command("list")
+def list_jobs(address: Dashboard = None, json: Json = False) -> None:
+    """The jobs of a cluster, newest first."""
+    from pkdray import steps
+
+    steps.list_jobs(Console(as_json=json), address=address)
+
+
+@jobs_app.command("logs")
+def job_logs(
+    job: JobName,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job ends; exit code 1: it failed.")
+    ] = False,
+    address: Dashboard = None,
+    json: Json = False,
+) -> None:
+    """What a job has printed."""
+    from pkdray import steps
+
+    if not steps.job_logs(job, Console(as_json=json), address=address, follow=follow):
+        raise typer.Exit(1)
+
+
+@jobs_app.command("status")
+def job_status(job: JobName, address: Dashboard = None, json: Json = False) -> None:
+    """How a job stands, why it ended, and what to type next."""
+    from pkdray import steps
+
+    steps.job_status(job, Console(as_json=json), address=address)
+
+
+@jobs_app.command("stop")
+def stop_job(job: JobName, address: Dashboard = None, json: Json = False) -> None:
+    """Stop a job as Ctrl-C would: what is finished is kept, and it may be submitted again."""
+    from pkdray import steps
+
+    steps.stop_job(job, Console(as_json=json), address=address)

@@ -13,7 +13,7 @@ SPACE = "mfeat_demo"
 
 
 def run_demo(folder: Path, console: Console, *, seeds: int, verbose: bool) -> None:
-    """Teach, sweep over the methods, evaluate, export and predict; what was made before in ``folder`` is continued.
+    """The pipeline and a prediction on the demo's study; what was made before in ``folder`` is continued.
 
     Args:
         folder: holds ``runs/``, ``student/`` and ``answers.csv`` afterwards.
@@ -23,14 +23,11 @@ def run_demo(folder: Path, console: Console, *, seeds: int, verbose: bool) -> No
 
     Raises:
         RunError: ``folder`` holds a finished demo.
-        InterruptedSweepError: Ctrl-C; the same command continues.
+        InterruptedWorkError: Ctrl-C; the same command continues.
     """
     started = time.monotonic()
-    from pkdray.cluster import connected
-    from pkdray.evaluate import Request, evaluate_run
-    from pkdray.export import export_student
+    from pkdray.evaluate import Request
     from pkdray.predict import predict_file
-    from pkdray.search.run import RUN_FILE, Run
 
     runs, student, answers = folder / "runs", folder / "student", folder / "answers.csv"
     if answers.exists():
@@ -44,25 +41,11 @@ def run_demo(folder: Path, console: Console, *, seeds: int, verbose: bool) -> No
         f"student will see {', '.join(plan.prevalent)} alone. 40 % of the training labels were "
         "replaced at random (simulated annotators); validation and test labels are clean."
     )
-    run = Run(runs / "demo") if (runs / "demo" / RUN_FILE).exists() else Run.create(runs / "demo", plan)
-    with run.lock(), connected(verbose=verbose):
-        pool = steps.taught(plan, dataset, runs, console)
-        steps.swept(run, plan, dataset, pool, console)
-        with console.progress(f"Evaluation: {seeds} seeds of the student and of its lower bound ...") as meter:
-            evaluation = evaluate_run(
-                run,
-                plan,
-                dataset,
-                lambda _: pool,
-                Request(seeds),
-                lambda what, done, total: meter.show(f"Evaluation: {what}, {done}/{total}"),
-            )
-    if not student.exists():
-        with console.progress("Exporting the best student ..."):
-            export_student(run, student)
+    run = steps.begun(runs / "demo", plan, console)
+    evaluation, _ = steps.carried_through(run, plan, dataset, Request(seeds), student, console, verbose=verbose)
     features = dataset.path / "features" / f"{plan.prevalent[0]}.parquet"
     predict_file(student, features, answers)
-    console.say(f"Exported to {student}; its answers to {features.name} are in {answers}.")
+    console.say(f"Its answers to {features.name} are in {answers}.")
     steps.show_evaluation(evaluation, console)
     console.result(
         {"run": str(run.path), "student": str(student), "answers": str(answers), "evaluation": evaluation},

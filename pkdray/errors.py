@@ -63,6 +63,10 @@ class RunError(PkdrayError):
     """A run does not exist, is not in the state that the step needs, or is in use by another process."""
 
 
+class JobError(PkdrayError):
+    """A job cannot be submitted, found or followed: no cluster answers, it asks for a token, or the job is unknown."""
+
+
 class StorageError(PkdrayError):
     """A folder cannot be written: no permission, no space left, a read-only file system."""
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from pkdray.errors import ConfigError
 
 SEARCH_SPACES = "search_spaces"
+JOBS = "jobs"
+_INSIDE = {JOBS: "jobs/ready"}
+"""Where a kind lies in the installed package, if not below its own name: pkdray.jobs is code."""
 
 
 def shipped(kind: str = SEARCH_SPACES) -> dict[str, Path]:
@@ -17,7 +20,7 @@ def shipped(kind: str = SEARCH_SPACES) -> dict[str, Path]:
         True
     """
     package = Path(__file__).parent
-    for folder in (package / kind, package.parent / kind):
+    for folder in (package / _INSIDE.get(kind, kind), package.parent / kind):
         if folder.is_dir():
             return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     return {}

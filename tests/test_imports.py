@@ -4,8 +4,8 @@ The rule. A module of pkdray may import from its own room and from rooms on lowe
 each other, except on the floors marked below, whose rooms may use one another as long as that makes no circle. Imports
 inside functions count, since they bind rooms together as much as others do; imports for type checking alone do not,
 since they vanish when the code runs. Utilities stand where the lowest of their users needs them: errors and files below
-everything; console, cluster, interrupts and shipped are used by the commands alone, so they stand with them on the top
-floor.
+everything; console, cluster, interrupts, jobs, secrets and shipped are used by the commands alone, so they stand with
+them on the top floor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FLOORS = [
     ["search"],
     ["diagnostics", "doctor", "evaluate", "export", "profile", "report"],
     ["predict"],
-    ["steps", "demo", "cli", "console", "cluster", "interrupts", "shipped", "__main__"],
+    ["steps", "demo", "cli", "console", "cluster", "interrupts", "jobs", "secrets", "shipped", "__main__"],
 ]
 SOCIABLE = (0, 5, 7)
 """Floors whose rooms may import one another: the foundation, what leaves a run, and the commands."""

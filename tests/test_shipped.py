@@ -218,7 +218,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
 def test_every_package_of_the_tree_is_in_the_wheel() -> None:
     said = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["setuptools"]
     tree = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("*.py")}
-    assert set(said["packages"]) == tree | {"pkdray.search_spaces"}
+    assert set(said["packages"]) == tree | {"pkdray.jobs.ready", "pkdray.search_spaces"}
     patterns = said["package-data"]["pkdray"]
     others = [
         path.relative_to(PACKAGE).as_posix()

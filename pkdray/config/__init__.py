@@ -1,6 +1,14 @@
 """Configuration: what a YAML may say, and how its faults are told."""
 
-from pkdray.config.loading import apply_overrides, build_config, load_config, override, parse_assignments
+from pkdray.config.loading import (
+    apply_overrides,
+    build_config,
+    config_error,
+    load_config,
+    override,
+    parse_assignments,
+    read_yaml,
+)
 from pkdray.config.methods import (
     LEARNED,
     METHODS,
@@ -30,8 +38,10 @@ from pkdray.config.sections import (
     DatasetConfig,
     EncoderConfig,
     MlflowConfig,
+    Name,
     ResourcesConfig,
     SearchConfig,
+    Section,
     StudentConfig,
     TaskLoss,
     TeacherConfig,
@@ -61,6 +71,7 @@ __all__ = [
     "MTPKDOTMethod",
     "Method",
     "MlflowConfig",
+    "Name",
     "PKDMethod",
     "PKDOTMethod",
     "Parameter",
@@ -69,6 +80,7 @@ __all__ = [
     "ResourcesConfig",
     "SPMethod",
     "SearchConfig",
+    "Section",
     "Selection",
     "StudentConfig",
     "SupervisedMethod",
@@ -81,7 +93,9 @@ __all__ = [
     "WandbConfig",
     "apply_overrides",
     "build_config",
+    "config_error",
     "load_config",
     "override",
     "parse_assignments",
+    "read_yaml",
 ]

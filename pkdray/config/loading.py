@@ -34,13 +34,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     Raises:
         ConfigError: the file is missing or not YAML, or says something that cannot be meant. All faults are listed.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror}.", cure="Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text in UTF-8 (byte {error.start}).", cure="Save it as UTF-8.") from error
-    data, lines = _parse(text, path)
+    data, lines = read_yaml(path)
     recorded = isinstance(data.get("config"), dict) and "dataset_fingerprint" in data
     if recorded:
         data, lines = data["config"], {place[1:]: line for place, line in lines.items() if place[:1] == ("config",)}
@@ -53,6 +47,41 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
     origins.update(dict.fromkeys(replaced, "--set"))
     whole = apply_overrides(data, overrides or {}, resolved=recorded)
     return build_config(whole, source=str(path), lines=origins)
+
+
+def read_yaml(path: Path, ready: str = "search_spaces/") -> tuple[dict[str, Any], dict[Location, int]]:
+    """A YAML file's mapping, and the line of each of its keys and entries.
+
+    Args:
+        path: the YAML file.
+        ready: where examples of its kind are, for the error.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, holds no mapping, or names a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.", cure="Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not text in UTF-8 (byte {error.start}).", cure="Save it as UTF-8.") from error
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        data = _Loader(text).get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(
+            f"{path} is not YAML{where}: {getattr(error, 'problem', error)}.", cure="Check indentation and brackets."
+        ) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds no mapping.", cure=f"Start from one of the files in {ready}.")
+    lines: dict[Location, int] = {}
+    twice: list[str] = []
+    _walk_lines(root, (), lines, twice)
+    if twice:
+        raise ConfigError(f"{path} names a key twice.", details=twice, cure="Keep one of each.")
+    return data, lines
 
 
 def build_config(
@@ -71,10 +100,10 @@ def build_config(
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise _config_error(_faults(error, data), source, lines or {}) from error
+        raise config_error(_faults(error, data), source, lines or {}) from error
     faults = list(_space_faults(config))
     if faults:
-        raise _config_error(faults, source, lines or {})
+        raise config_error(faults, source, lines or {})
     return config
 
 
@@ -194,26 +223,6 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-        data = _Loader(text).get_single_data()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(
-            f"{path} is not YAML{where}: {getattr(error, 'problem', error)}.", cure="Check indentation and brackets."
-        ) from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds no mapping.", cure="Start from one of the files in search_spaces/.")
-    lines: dict[Location, int] = {}
-    twice: list[str] = []
-    _walk_lines(root, (), lines, twice)
-    if twice:
-        raise ConfigError(f"{path} names a key twice.", details=twice, cure="Keep one of each.")
-    return data, lines
-
-
 def _walk_lines(node: yaml.Node | None, location: Location, lines: dict[Location, int], twice: list[str]) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -239,9 +248,10 @@ def _location(path: str) -> Location:
     return tuple(int(key) if key.isdigit() else key for key in path.split("."))
 
 
-def _config_error(
+def config_error(
     faults: Iterable[tuple[Location, str]], source: str, lines: Mapping[Location, int | str]
 ) -> ConfigError:
+    """One error of all faults, each with its place, the line of it where known, and what is wrong."""
     details = []
     for location, message in faults:
         where = _dotted(location)

@@ -44,6 +44,10 @@ class Console:
         for line in lines:
             print(line, flush=True)
 
+    def hand_on(self, text: str) -> None:
+        """What another process has printed, as it is; with ``as_json`` on standard error."""
+        print(text, end="", flush=True, file=sys.stderr if self.as_json else sys.stdout)
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table for a person; nothing with ``as_json``."""
         if self.as_json:

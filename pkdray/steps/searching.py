@@ -54,7 +54,7 @@ def sweep(
         plan = placed(plan, dataset, runs_dir, address, console)
         run = Run.create(path, plan, command_line())
         with run.lock(), _resumable(run) as check:
-            with _teaching(run, plan) as on_teachers:
+            with teaching(run, plan) as on_teachers:
                 pool = taught(plan, dataset, runs_dir, console, on_teachers)
                 check()
             swept(run, plan, dataset, pool, console)
@@ -95,7 +95,7 @@ def resume(
         if counts.open:
             with _resumable(run) as check, connected(address, verbose=verbose):
                 plan = placed(plan, dataset, run.runs_dir, address, console)
-                with _teaching(run, plan) as on_teachers:
+                with teaching(run, plan) as on_teachers:
                     pool = taught(plan, dataset, run.runs_dir, console, on_teachers)
                     check()
                 swept(run, plan, dataset, pool, console)
@@ -108,7 +108,7 @@ def resume(
 
 
 @contextmanager
-def _teaching(run: Run, plan: Plan) -> Iterator[OnTeachers]:
+def teaching(run: Run, plan: Plan) -> Iterator[OnTeachers]:
     """Keep live.json fresh while teachers are trained, which only waits; yields whom to tell of them."""
     from pkdray.search.live import INTERRUPTED, TEACHING, LiveFile, LiveState, beating
 
@@ -151,8 +151,10 @@ def swept(run: Run, plan: Plan, dataset: Dataset, pool: Pool, console: Console) 
     """
     from pkdray.search.sweep import sweep as run_sweep
 
-    with console.progress(f"Sweep {run.name}: starting ...") as meter:
+    # Tune leaves its own handler of Ctrl-C behind, which drops the next one: this block puts back what was there.
+    with console.progress(f"Sweep {run.name}: starting ...") as meter, noticed() as check:
         progress = run_sweep(run, plan, dataset, pool, meter.sweep)
+        check()
     console.say(f"Sweep {run.name}: {progress_line(progress)}")
     if progress.counts.open:
         raise InterruptedSweepError(
