@@ -12,10 +12,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.data.dataset import Dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, StorageError
 from pkdray.files import write_text
+from pkdray.search.adopting import adopt, write_proposal
 from pkdray.search.ledger import Ledger
 from pkdray.search.monitor import Monitor, OnProgress, Progress
 from pkdray.search.results import write_results
@@ -47,6 +49,7 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
     """
     ledger = run.ledger()
     ledger.release()
+    adopt(run.path, ledger)
     monitor = Monitor(run, plan, ledger, on_progress)
     try:
         _sweep(run, plan, dataset, pool, ledger, monitor)
@@ -127,7 +130,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
     try:
         tuner.fit()
         if searcher.halted is not None:
-            raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {run.path}")
+            raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {mirrors.shown(run.path)}")
     finally:
         shutil.rmtree(records, ignore_errors=True)
         release_all(run.path.resolve() / TRAIN)
@@ -156,6 +159,7 @@ def _tune_trial(
 
     worst = float("-inf") if plan.metric.mode == "max" else float("inf")
     try:
+        write_proposal(folder, json.loads(config["parameters"]))
         summary = _train(plan, json.loads(config["overrides"]), shared, folder, tnets, frozen, report)
     except StorageError as error:
         # Every trial would fail the same way: keep them for a resume instead.
@@ -167,6 +171,7 @@ def _tune_trial(
         logger.exception("trial %s failed", config["number"])
         with contextlib.suppress(PkdrayError, OSError):
             write_text(folder / "error.txt", traceback.format_exc())
+            mirrors.push_file(folder / "error.txt")
         tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: f"{type(error).__name__}: {error}"})
     else:
         tune.report(outcome(summary))

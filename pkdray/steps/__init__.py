@@ -5,6 +5,7 @@ Imports stand inside the steps, so that a step brings in what it needs and nothi
 
 from pkdray.steps.comparing import compare
 from pkdray.steps.evaluating import evaluate, show_evaluation
+from pkdray.steps.fetching import fetch
 from pkdray.steps.importing import import_features, import_recordings, inspect, list_datasets
 from pkdray.steps.reporting import report
 from pkdray.steps.runs import list_runs, show
@@ -20,6 +21,7 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "fetch",
     "import_features",
     "import_recordings",
     "inspect",

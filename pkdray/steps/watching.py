@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.console import Console, duration, live_line
 from pkdray.errors import RunError
 from pkdray.search.folders import find_folder, holder
@@ -98,6 +99,8 @@ def dashboard(name: str, runs_dir: Path, console: Console, *, host: str, port: i
     from pkdray.search.events import write_events
     from pkdray.tracking.tensorboard import TENSORBOARD
 
+    # Those that are there need not be made again.
+    mirrors.pull(folder / TENSORBOARD)
     try:
         write_events(find_run(str(folder), runs_dir))
     except StorageError as error:
