@@ -36,9 +36,12 @@ def find_folder(name_or_path: str, runs_dir: Path) -> Path:
         fetch_run(path)
         if (path / RUN_FILE).is_file():
             return path
-    names, place = sorted(folder.name for folder in run_folders(runs_dir)), mirrors.shown(runs_dir)
+    by_uri = mirrors.is_uri(name_or_path)
+    looked = named.parent if by_uri else runs_dir
+    names, place = sorted(folder.name for folder in run_folders(looked)), mirrors.shown(looked)
+    where = "" if by_uri else f", neither in {place} nor as a path"
     raise RunError(
-        f"There is no run '{name_or_path}', neither in {place} nor as a path.",
+        f"There is no run '{name_or_path}'{where}.",
         cure=f"Runs in {place}: {', '.join(names)}." if names else f"No runs are in {place} yet; try --runs-dir.",
     )
 

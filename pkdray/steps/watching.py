@@ -105,7 +105,9 @@ def dashboard(name: str, runs_dir: Path, console: Console, *, host: str, port: i
         write_events(find_run(str(folder), runs_dir))
     except StorageError as error:
         console.say(f"TensorBoard lacks the trials that have no event files yet: {error.what}")
-    logs = f"tensorboard --logdir {short_path(folder / TENSORBOARD)}"
+    # TensorBoard reads this machine's files, of a remote run those of its mirror.
+    events = folder / TENSORBOARD
+    logs = f"tensorboard --logdir {short_path(events) if mirrors.uri_of(events) is None else events}"
     lines = [f"TensorBoard: {logs}"]
     url = None
     if server is not None:
