@@ -408,7 +408,8 @@ def test_a_driver_killed_on_one_machine_is_resumed_on_another(
 ) -> None:
     s3_server.client().put_bucket_versioning(Bucket=s3_server.bucket, VersioningConfiguration={"Status": "Enabled"})
     upload(s3_server, pools, f"runs/{POOLS}")
-    space_file(tmp_path, config({"search.trials": TRIALS, "search.asha": None}))
+    long = {"training.epochs": 100, "training.patience": 100, "training.checkpoint_every": 5}
+    space_file(tmp_path, config({**long, "search.trials": TRIALS, "search.asha": None}))
     uri = s3_server.uri("runs")
     first = Machine(tmp_path, "a").started("sweep", "space.yaml", "--runs-dir", uri, "--name", "k")
     copy = tmp_path / "copy.db"
@@ -420,7 +421,7 @@ def test_a_driver_killed_on_one_machine_is_resumed_on_another(
         # Some trials are finished whose rows have not reached the storage yet.
         until(lambda: len(results(s3_server)) >= 3 and bool(ahead()), first)
     finally:
-        os.kill(first.pid, signal.SIGKILL)
+        first.kill()
     assert first.wait() == -signal.SIGKILL
     first.communicate()
     known, there = pushed_finished(s3_server, copy), results(s3_server)
