@@ -241,6 +241,34 @@ def test_what_stops_a_sweep_is_told_after_a_last_push(made: Run, machine: Move, 
     assert lease_holder(place()) is None
 
 
+def test_commands_take_uris(made: Run, machine: Move, pkdray: Any, s3_server: Server, digits: Dataset) -> None:
+    machine("b")
+    uri = s3_server.uri("runs")
+    (row,) = json.loads(pkdray("runs", "--runs-dir", uri, "--json").out)
+    assert (row["run"], row["state"], row["planned"]) == ("k", "interrupted", 4)
+    for named in (("k", "--runs-dir", uri), (f"{uri}/k",)):
+        shown = pkdray("show", *named)
+        assert shown.code == 0, shown.err
+        assert f"pkdray resume {uri}/k" in shown.out, "as a person would type it"
+    missing = pkdray("show", f"{uri}/nope")
+    assert missing.code == 2
+    assert f"Runs in {uri}: k." in missing.err
+    assert pkdray("watch", f"{uri}/k", "--once").code == 2, "no sweep has begun there"
+
+    upload(s3_server, digits.path, "data/digits")
+    inspected = json.loads(pkdray("data", "inspect", s3_server.uri("data", "digits"), "--json").out)
+    assert inspected["path"] == s3_server.uri("data", "digits")
+    assert inspected["fingerprint"] == digits.fingerprint
+
+    fetched = json.loads(pkdray("fetch", f"{uri}/k", "-o", "here", "--json").out)
+    assert fetched["files"] == ["run.yaml", "study.db"]
+    assert (Path("here") / "run.yaml").read_text() == (made.path / "run.yaml").read_text()
+    assert pkdray("fetch", "plain/folder", "-o", "there").code == 2
+    secret = pkdray("runs", "--runs-dir", "s3://key:s3cret@bucket/runs")
+    assert secret.code == 2
+    assert "s3cret" not in secret.out + secret.err
+
+
 # --- trials whose results are there, and whose rows are not ---
 
 
