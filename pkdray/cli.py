@@ -10,6 +10,7 @@ import typer
 
 from pkdray.console import Console
 from pkdray.errors import INTERRUPTED
+from pkdray.mirrors import open_root
 
 app = typer.Typer(
     name="pkdray",
@@ -30,7 +31,14 @@ data_app.add_typer(import_app, name="import")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the logs of Ray and of the workers.")]
-RunsDir = Annotated[Path, typer.Option(help="The folder that holds runs and their teacher pools.")]
+RunsDir = Annotated[
+    Path,
+    typer.Option(
+        parser=open_root,
+        metavar="FOLDER|URI",
+        help="The folder that holds runs and their teacher pools: a path, or s3://, gs:// or file://.",
+    ),
+]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster; default: RAY_ADDRESS, else a local Ray.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Replace a field of the YAML; may be repeated.")
@@ -45,7 +53,7 @@ Dashboard = Annotated[
     ),
 ]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or a job's name for the newest of it.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name below --runs-dir, or its path.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name below --runs-dir, or its path or URI.")]
 
 Recordings = Annotated[Path, typer.Argument(metavar="SRC", help="The folder that the set was unpacked to.")]
 Dest = Annotated[Path, typer.Argument(metavar="DEST", help="The folder to make.")]
@@ -506,7 +514,10 @@ def report(
 @app.command()
 def export(
     run: RunName,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", parser=open_root, metavar="FOLDER|URI", help="The folder to make."),
+    ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export there.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
     json: Json = False,
@@ -519,7 +530,12 @@ def export(
 
 @app.command()
 def predict(
-    student: Annotated[Path, typer.Argument(metavar="STUDENT", help="A folder made by `pkdray export`.")],
+    student: Annotated[
+        Path,
+        typer.Argument(
+            parser=open_root, metavar="STUDENT", help="A folder made by `pkdray export`, or the URI of one."
+        ),
+    ],
     inputs: Annotated[
         list[str],
         typer.Argument(
@@ -540,6 +556,18 @@ def predict(
     from pkdray import steps
 
     steps.predict(student, inputs, output, Console(as_json=json), step=step, plot=plot, device=device)
+
+
+@app.command()
+def fetch(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="A folder on storage: s3://, gs:// or file://.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make.")],
+    json: Json = False,
+) -> None:
+    """Bring a folder from storage, such as an exported student, to this machine."""
+    from pkdray import steps
+
+    steps.fetch(uri, output, Console(as_json=json))
 
 
 @app.command("runs")

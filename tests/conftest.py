@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from command_line import Said
 from hypothesis import settings
+from s3 import Server, serving
 
 from pkdray.data.dataset import Dataset, DatasetInfo, Modality, write_dataset
 
@@ -162,6 +163,22 @@ def local_ray() -> Iterator[None]:
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2}')
         with connected():
             yield
+
+
+@pytest.fixture(scope="session")
+def _s3() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(_s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """An S3 server with an empty bucket, which the environment points to, and mirrors in the test's own folder."""
+    for name, value in _s3.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PKDRAY_MIRRORS", str(tmp_path / "mirrors"))
+    _s3.empty()
+    return _s3
 
 
 @pytest.fixture

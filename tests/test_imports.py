@@ -3,9 +3,9 @@
 The rule. A module of pkdray may import from its own room and from rooms on lower floors; rooms of one floor do not know
 each other, except on the floors marked below, whose rooms may use one another as long as that makes no circle. Imports
 inside functions count, since they bind rooms together as much as others do; imports for type checking alone do not,
-since they vanish when the code runs. Utilities stand where the lowest of their users needs them: errors and files below
-everything; console, cluster, interrupts, jobs, secrets and shipped are used by the commands alone, so they stand with
-them on the top floor.
+since they vanish when the code runs. Utilities stand where the lowest of their users needs them: errors, files and
+mirrors below everything; console, cluster, interrupts, jobs, secrets and shipped are used by the commands alone, so
+they stand with them on the top floor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pkdray
 PACKAGE = Path(pkdray.__file__).parent
 HEAVY = ("torch", "ray", "optuna", "pandas", "numpy", "pyarrow", "scipy")
 FLOORS = [
-    ["errors", "files", "config"],
+    ["errors", "files", "config", "mirrors"],
     ["data", "losses", "models"],
     ["embeddings", "resources", "tracking"],
     ["training"],

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from pkdray import mirrors
 from pkdray.data import storage, validation
 from pkdray.data.bundled import bundled_datasets
 from pkdray.data.faults import Faults, some
@@ -228,13 +229,17 @@ class Dataset:
 def open_dataset(name_or_path: str | Path, verify: bool = True) -> Dataset:
     """Open a bundled dataset by its name, or any by its folder (``./mfeat`` for a folder that has a bundled name).
 
+    One on remote storage, named by its URI, is brought to this machine first, as far as it is not here.
+
     Raises:
         DatasetError: neither exists, or the dataset is faulty.
+        StorageError: its storage cannot be read.
     """
     bundled = bundled_datasets()
     if str(name_or_path) in bundled:
         return Dataset.open(bundled[str(name_or_path)], verify)
-    path = Path(name_or_path).expanduser()
+    path = mirrors.open_root(name_or_path).expanduser()
+    mirrors.pull(path)
     if not path.exists():
         raise DatasetError(
             f"There is no dataset '{name_or_path}': neither a folder nor a bundled dataset.",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pkdray import mirrors
 from pkdray.data.dataset import SPLITS, Dataset
 
 
@@ -51,7 +52,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         }
     return {
         "name": info.name,
-        "path": str(dataset.path),
+        "path": mirrors.shown(dataset.path),
         "task": info.task,
         "fingerprint": dataset.fingerprint,
         "targets": list(info.targets),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pkdray import mirrors
 from pkdray.errors import DatasetError
 from pkdray.files import write_atomic
 
@@ -133,6 +134,7 @@ def write_blocks(path: Path, count: int, blocks: Iterable[np.ndarray]) -> None:
 
 def _mapped(path: Path) -> np.ndarray:
     try:
+        mirrors.have(path)
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DatasetError(f"{path} is missing.", cure="Restore it from a copy, or import again.") from error

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pkdray import mirrors
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, RunError
@@ -282,5 +283,4 @@ def _device(plan: Plan) -> str:
 
 def forget(run: Run) -> None:
     """Remove the weights of trainings that were not chosen: a few hundred of them would fill a disk."""
-    for path in (run.path / FOLDER).glob(f"*/{BEST}"):
-        path.unlink(missing_ok=True)
+    mirrors.forget(run.path / FOLDER, f"*/{BEST}")

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.errors import RunError
 from pkdray.files import write_json
 from pkdray.search.run import Run
@@ -90,4 +91,5 @@ def record_opening(run: Run, asked: Mapping[str, Any]) -> dict[str, Any]:
     if not found or found[-1]["request"] != asked:
         found.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "request": dict(asked)})
         write_json(run.path / OPENED, {"openings": found})
+        mirrors.push_file(run.path / OPENED)
     return {"at": found[-1]["at"], "times": len(found)}

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.embeddings import Arrays
 from pkdray.errors import DivergedError
 from pkdray.files import write_json
 from pkdray.search.trial import BEST
 from pkdray.training.checkpoints import load_tensors, load_trained, save_tensors, trained_state
+from pkdray.training.folders import fetch_folder
 from pkdray.training.frozen import with_steps
 from pkdray.training.inputs import student_rows
 from pkdray.training.loop import LAST
@@ -65,8 +67,11 @@ def train_one(
     workers = workers or Workers()
     config = plan.trial_config(dict(overrides))
     identity = student_identity(plan, config, seed)
+    fetch_folder(folder, workers)
     found = workers.agree(_known(folder, identity, weights=weights))
     if found is not None:
+        if workers.rank == 0:
+            mirrors.push(folder, gone=True)
         return dict(found)
     about: dict[str, Any] = {"identity": identity, "node": platform.node(), "device": device}
     try:
@@ -97,6 +102,7 @@ def train_one(
         # Last: whoever finds it finds the weights.
         write_json(folder / TRAINED, about)
         (folder / LAST).unlink(missing_ok=True)
+        mirrors.push(folder, gone=True)
     return about
 
 
@@ -126,6 +132,7 @@ def score_one(
     """
     config = plan.trial_config(dict(overrides))
     identity = student_identity(plan, config, seed)
+    fetch_folder(folder)
     found = _read(folder / TESTED, identity)
     if found is not None:
         return dict(found["test"])
@@ -137,6 +144,7 @@ def score_one(
     said = finite(scores(student.to(device).eval(), rows, plan))
     write_json(folder / TESTED, {"identity": identity, "test": said})
     (folder / BEST).unlink(missing_ok=True)
+    mirrors.push(folder, gone=True)
     return said
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from pkdray import mirrors
 from pkdray.data.dataset import Dataset
 from pkdray.errors import PkdrayError
 from pkdray.evaluate import read_evaluation
@@ -216,4 +217,4 @@ def _predictions(run: Run, split: str) -> pd.DataFrame | None:
 
 def _curves(run: Run, number: int) -> pd.DataFrame | None:
     path = run.trial(number) / CURVES
-    return pd.read_parquet(path) if path.is_file() else None
+    return pd.read_parquet(path) if mirrors.have(path) else None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from optuna.trial import FrozenTrial
 
+from pkdray import mirrors
 from pkdray.files import storage_errors
 from pkdray.search.ledger import FINISHED, reason, summary
 from pkdray.search.results import trial_overrides
@@ -61,7 +62,7 @@ def write_events(run: Run) -> int:
 
 def _epochs(run: Run, trial: FrozenTrial) -> Iterator[tuple[int, dict[str, float]]]:
     curves = run.trial(trial.number) / CURVES
-    if curves.exists():
+    if mirrors.have(curves):
         for entry in pd.read_parquet(curves).to_dict("records"):
             yield int(entry["epoch"]), numbers(entry)
     else:

@@ -196,6 +196,17 @@ class Ledger:
                 self._study.enqueue_trial(trial.params, user_attrs={_RETRY_OF: trial.number})
         return len(failed)
 
+    def expect(self, number: int, parameters: Mapping[str, Any]) -> None:
+        """Have a trial proposed with these parameters, of which an older copy of the study knows less or nothing.
+
+        Rows that are missing below it are planned as well, each to be proposed by the sampler.
+        """
+        with self.writing():
+            for _ in range(number + 1 - len(self.trials())):
+                self._study.enqueue_trial({})
+            # What Optuna's own enqueue_trial writes; that always makes a new row.
+            self._storage.set_trial_system_attr(self._id(number), "fixed_params", dict(parameters))
+
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 

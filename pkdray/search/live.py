@@ -19,16 +19,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pkdray import mirrors
 from pkdray.errors import RunError, StorageError
 from pkdray.files import write_json
-from pkdray.search.folders import holder, holder_note
+from pkdray.search.folders import LIVE_FILE, holder, holder_here, holder_note
 
 if TYPE_CHECKING:
     from pkdray.search.ledger import Counts
 
 logger = logging.getLogger(__name__)
 
-LIVE_FILE = "live.json"
 FORMAT = 1
 TEACHING, RUNNING, FINISHED, INTERRUPTED = "teaching", "running", "finished", "interrupted"
 COMPLETE, PRUNED, FAILED, OPEN = "complete", "pruned", "failed", "open"
@@ -312,6 +312,8 @@ def read_live(folder: Path) -> dict[str, Any] | None:
         RunError: it is damaged, or of another pkdray.
     """
     path = folder / LIVE_FILE
+    if holder_here(folder) is None:
+        mirrors.pull_file(path)
     try:
         live = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -324,8 +326,13 @@ def read_live(folder: Path) -> dict[str, Any] | None:
 
 
 def is_dead(folder: Path, live: Mapping[str, Any]) -> bool:
-    """Whether a sweep that calls itself alive is not: on this machine, nobody holds its run in its name any more."""
-    if live["state"] not in (TEACHING, RUNNING) or live["host"] != platform.node():
+    """Whether a sweep that calls itself alive is not: nobody holds its run in its name any more.
+
+    Of a run in a plain folder only the sweep's own machine can say so; a remote one has a lease.
+    """
+    if live["state"] not in (TEACHING, RUNNING):
+        return False
+    if live["host"] != platform.node() and mirrors.uri_of(folder) is None:
         return False
     return holder(folder) != holder_note(live["pid"], live["host"])
 

@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 from optuna.trial import FrozenTrial
 
-from pkdray.errors import PkdrayError
+from pkdray import mirrors
+from pkdray.errors import PkdrayError, StorageError
 from pkdray.resources import Resources
 from pkdray.search.ledger import FINISHED as ENDED
 from pkdray.search.ledger import Counts, Ledger, summary
@@ -181,9 +182,11 @@ class Monitor:
 
     def _tell_the_rest(self, number: int) -> None:
         """The epochs that no report told of: the last one, and all of a trial that had finished before a kill."""
+        path = self._run.trial(number) / CURVES
         try:
-            curves = pd.read_parquet(self._run.trial(number) / CURVES)
-        except OSError as error:
+            mirrors.pull_file(path)
+            curves = pd.read_parquet(path)
+        except (OSError, StorageError) as error:
             logger.warning("The trackers lack the last epochs of trial %d: %s", number, error)
             return
         assert self._trackers is not None

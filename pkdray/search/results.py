@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from pkdray import mirrors
 from pkdray.config import Config
 from pkdray.data.dataset import Dataset
 from pkdray.embeddings import Rows
@@ -119,6 +120,7 @@ def load_student(run: Run, plan: Plan, config: Config, number: int) -> tuple[Stu
     """
     path = run.trial(number) / BEST
     student = fresh_student(plan, config)
+    mirrors.pull_file(path)
     if not path.exists():
         raise RunError(f"Trial {number} of {run.name} has lost its weights ({path}).", cure="Restore the file.")
     tensors, meta = load_tensors(path)

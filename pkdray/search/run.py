@@ -14,23 +14,33 @@ from typing import Any
 
 import yaml
 
+from pkdray import mirrors
 from pkdray.config import Config, build_config
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.errors import FingerprintError, PkdrayError, RunError
 from pkdray.files import storage_errors, write_yaml
-from pkdray.search.folders import LOCK_FILE, RUN_FILE, find_folder, holder, holder_note
+from pkdray.search.folders import (
+    JOURNALS,
+    LOCK_FILE,
+    POOLS,
+    RUN_FILE,
+    STUDY_FILE,
+    VERSION_FILE,
+    fetch_run,
+    find_folder,
+    holder,
+    holder_note,
+    run_folders,
+)
+from pkdray.search.holding import held
+from pkdray.search.lease import LEASE_FILE
 from pkdray.search.ledger import Ledger
 from pkdray.search.samplers import make_sampler
 from pkdray.search.space import flatten, grid, grid_size
 from pkdray.training.plan import Plan, make_plan
 from pkdray.training.pools import Pool
 
-STUDY_FILE = "study.db"
-_JOURNALS = tuple(f"{STUDY_FILE}-{kind}" for kind in ("journal", "wal", "shm"))
-_LEFTOVERS = (STUDY_FILE, LOCK_FILE, *_JOURNALS)
-POOLS = "pools"
-"""The folder beside the runs in which they share teacher pools."""
-
+_LEFTOVERS = (STUDY_FILE, LOCK_FILE, VERSION_FILE, LEASE_FILE, *JOURNALS)
 _VERSIONS = ("pkdray", "torch", "ray", "optuna", "POT", "numpy")
 
 
@@ -48,7 +58,9 @@ class Run:
             self.config: Config = build_config(data["config"], source=str(path / RUN_FILE))
             self.about: dict[str, Any] = {key: value for key, value in data.items() if key != "config"}
         except FileNotFoundError as error:
-            raise RunError(f"There is no run at {path}.", cure="`pkdray runs` lists the runs.") from error
+            raise RunError(
+                f"There is no run at {mirrors.shown(path)}.", cure="`pkdray runs` lists the runs."
+            ) from error
         except (OSError, yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
             raise RunError(f"{path / RUN_FILE} is damaged ({type(error).__name__}).", cure="Sweep anew.") from error
 
@@ -59,6 +71,7 @@ class Run:
         Raises:
             RunError: the folder holds a run, or something else.
         """
+        fetch_run(path)
         if (path / RUN_FILE).exists():
             old = cls(path)
             made = old.about["dataset_fingerprint"]
@@ -68,15 +81,21 @@ class Run:
                     cure="Choose another --name.",
                 )
             raise RunError(
-                f"The run {path} exists.", cure=f"`pkdray resume {path}` continues it; or choose another --name."
+                f"The run {mirrors.shown(path)} exists.",
+                cure=f"`pkdray resume {mirrors.shown(path)}` continues it; or choose another --name.",
             )
+        # What is left here of a remote run that was removed goes, with its trials.
+        mirrors.pull(path)
         foreign = (
             [entry.name for entry in path.iterdir() if entry.name not in _LEFTOVERS and not _unfinished(entry)]
             if path.is_dir()
             else []
         )
         if foreign:
-            raise RunError(f"{path} is not empty and is no run (it holds {foreign[0]}).", cure="Choose another --name.")
+            raise RunError(
+                f"{mirrors.shown(path)} is not empty and is no run (it holds {foreign[0]}).",
+                cure="Choose another --name.",
+            )
 
     @classmethod
     def create(cls, path: Path, plan: Plan, command: Sequence[str] = ()) -> Run:
@@ -95,7 +114,7 @@ class Run:
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             # A start that was killed before run.yaml leaves a ledger in which nothing has happened yet.
-            for name in (*_JOURNALS, STUDY_FILE):
+            for name in (*JOURNALS, VERSION_FILE, STUDY_FILE):
                 (path / name).unlink(missing_ok=True)
             for entry in filter(_unfinished, path.iterdir()):
                 entry.unlink(missing_ok=True)
@@ -157,8 +176,8 @@ class Run:
             DatasetError: it is missing or damaged.
         """
         # Where it lay, so that a resume may be typed in another folder; or by its name, if pkdray itself has moved.
-        place = Path(str(self.about.get("dataset_path")))
-        dataset = open_dataset(place if place.is_dir() else self.config.dataset.path)
+        place = str(self.about.get("dataset_path"))
+        dataset = open_dataset(place if mirrors.is_uri(place) or Path(place).is_dir() else self.config.dataset.path)
         made = self.about["dataset_fingerprint"]
         if dataset.fingerprint != made:
             raise FingerprintError(
@@ -180,8 +199,11 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the run: no second process may sweep it. The lock dies with its process, however that ends.
 
+        A remote run is held by a lease as well, and is brought to its storage while the block runs and at its end.
+
         Raises:
-            RunError: another process holds it.
+            RunError: another process holds it, on this machine or another.
+            StorageError: its storage cannot be written.
         """
         with storage_errors(self.path):
             handle = (self.path / LOCK_FILE).open("a+")
@@ -197,7 +219,8 @@ class Run:
             handle.truncate(0)
             handle.write(holder_note(os.getpid(), platform.node()))
             handle.flush()
-            yield
+            with held(self.path):
+                yield
 
     def is_active(self) -> bool:
         """Whether some process is sweeping the run now."""
@@ -216,9 +239,9 @@ def find_run(name_or_path: str, runs_dir: Path) -> Run:
 def list_runs(runs_dir: Path) -> list[Run]:
     """The runs in a folder, oldest first; damaged ones are left out."""
     runs = []
-    for file in runs_dir.glob(f"*/{RUN_FILE}"):
+    for folder in run_folders(runs_dir):
         try:
-            runs.append(Run(file.parent))
+            runs.append(Run(folder))
         except PkdrayError:
             continue
     return sorted(runs, key=lambda run: (str(run.about.get("created")), run.name))
@@ -227,7 +250,7 @@ def list_runs(runs_dir: Path) -> list[Run]:
 def new_run_path(runs_dir: Path, name: str) -> Path:
     """``<runs_dir>/<name>``, with -2, -3 ... behind it where that exists."""
     path, count = runs_dir / name, 1
-    while (path / RUN_FILE).exists():
+    while mirrors.have(path / RUN_FILE):
         count += 1
         path = runs_dir / f"{name}-{count}"
     return path

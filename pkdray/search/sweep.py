@@ -14,11 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, StorageError
 from pkdray.files import write_text
 from pkdray.resources import Resources
+from pkdray.search.adopting import adopt, write_proposal
 from pkdray.search.ledger import Ledger
 from pkdray.search.monitor import Monitor, OnProgress, Progress
 from pkdray.search.results import write_results
@@ -51,6 +53,7 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
     """
     ledger = run.ledger()
     ledger.release()
+    adopt(run.path, ledger)
     monitor = Monitor(run, plan, ledger, on_progress)
     try:
         _sweep(run, plan, dataset, pool, ledger, monitor)
@@ -137,7 +140,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
     try:
         tuner.fit()
         if searcher.halted is not None:
-            raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {run.path}")
+            raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {mirrors.shown(run.path)}")
     finally:
         shutil.rmtree(records, ignore_errors=True)
         release_all(run.path.resolve() / TRAIN)
@@ -174,6 +177,7 @@ def _tune_trial(
 
     worst = float("-inf") if plan.metric.mode == "max" else float("inf")
     try:
+        write_proposal(folder, json.loads(config["parameters"]))
         summary = _train(plan, json.loads(config["overrides"]), shared, folder, tnets, frozen, report)
     except StorageError as error:
         # Every trial would fail the same way: keep them for a resume instead.
@@ -185,6 +189,7 @@ def _tune_trial(
         logger.exception("trial %s failed", config["number"])
         with contextlib.suppress(PkdrayError, OSError):
             write_text(folder / "error.txt", traceback.format_exc())
+            mirrors.push_file(folder / "error.txt")
         tune.report({EPOCH: 0, VALUE: worst, SUMMARY: "", FAILED: f"{type(error).__name__}: {error}"})
     else:
         tune.report(outcome(summary))

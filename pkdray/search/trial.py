@@ -12,9 +12,11 @@ from typing import Any, TypeAlias
 import pandas as pd
 import torch
 
+from pkdray import mirrors
 from pkdray.embeddings import Arrays
 from pkdray.files import write_atomic, write_json, write_yaml
 from pkdray.training.checkpoints import save_tensors, trained_state
+from pkdray.training.folders import fetch_folder
 from pkdray.training.loop import LAST, Fitted
 from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
@@ -67,8 +69,12 @@ def run_trial(
     config = plan.trial_config(dict(overrides))
     identity = student_identity(plan, config, config.seed)
     workers = workers or Workers()
+    fetch_folder(folder, workers)
     found = workers.agree(_result(folder, identity))
     if found is not None:
+        if workers.rank == 0:
+            # It may have been killed before its files had left the machine.
+            mirrors.push(folder, gone=True)
         return dict(found)
     if workers.rank == 0:
         write_yaml(folder / CONFIG, config.model_dump(mode="json", by_alias=True))
@@ -128,6 +134,7 @@ def _write(folder: Path, fitted: Fitted, curves: pd.DataFrame, identity: str, su
     write_json(folder / RESULT, {"identity": identity, **summary})
     # The training state has served its purpose, and a thousand trials would keep a thousand of them.
     (folder / LAST).unlink(missing_ok=True)
+    mirrors.push(folder, gone=True)
 
 
 def _result(folder: Path, identity: str) -> dict[str, Any] | None:

@@ -58,7 +58,11 @@ class LedgerSearcher(Searcher):
             return Searcher.FINISHED
         self._numbers[trial_id] = trial.number
         # One string: Tune takes dotted keys and nested values apart.
-        return {"number": trial.number, "overrides": json.dumps(overrides, sort_keys=True)}
+        return {
+            "number": trial.number,
+            "overrides": json.dumps(overrides, sort_keys=True),
+            "parameters": json.dumps(trial.params, sort_keys=True),
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Write down an intermediate value; where that cannot be done, no further trial starts."""

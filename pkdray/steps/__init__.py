@@ -6,6 +6,7 @@ Imports stand inside the steps, so that a step brings in what it needs and nothi
 from pkdray.steps.checking import doctor
 from pkdray.steps.comparing import compare
 from pkdray.steps.evaluating import evaluate, show_evaluation
+from pkdray.steps.fetching import fetch
 from pkdray.steps.importing import import_features, import_recordings, inspect, list_datasets
 from pkdray.steps.jobs import job_logs, job_status, list_jobs, stop_job, submit
 from pkdray.steps.pipeline import begun, carried_through, pipeline
@@ -26,6 +27,7 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "fetch",
     "import_features",
     "import_recordings",
     "inspect",

@@ -6,6 +6,7 @@ import webbrowser
 from dataclasses import asdict
 from pathlib import Path
 
+from pkdray import mirrors
 from pkdray.console import Console
 from pkdray.steps.wording import next_steps, short_path
 
@@ -18,7 +19,10 @@ def report(name: str, runs_dir: Path, output: Path | None, console: Console, *, 
     run = find_run(name, runs_dir)
     with console.progress(f"Reporting {run.name} ...") as meter:
         written = write_report(run, output, meter.show)
+        mirrors.push_file(written.path)
     here, file = short_path(run.path), short_path(written.path)
+    # A browser looks at the file on this machine.
+    seen = file if mirrors.uri_of(written.path) is None else str(written.path)
     evaluated = (run.path / "evaluation.json").exists()
     then = f"pkdray export {here} -o student" if evaluated else f"pkdray evaluate {here}"
     left_out = [f"  left out: {title}: {' '.join(why.split())}" for title, why in written.left_out.items()]
@@ -26,7 +30,10 @@ def report(name: str, runs_dir: Path, output: Path | None, console: Console, *, 
         {**asdict(written), "path": str(written.path)},
         f"The report is {file}: {written.figures} figures in one file of {written.size / 1e6:.1f} MB.",
         *left_out,
-        *next_steps(*([] if open_it else [f"open {file} in a browser"]), then),
+        *next_steps(
+            *([] if open_it else [f"open {seen} in a browser"]),
+            then,
+        ),
     )
     if open_it:
         webbrowser.open(written.path.resolve().as_uri())

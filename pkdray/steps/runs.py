@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pkdray import mirrors
 from pkdray.console import Console
 from pkdray.errors import (
     RunError,
@@ -38,9 +39,9 @@ def list_runs(runs_dir: Path, console: Console) -> None:
     if console.as_json:
         console.result(rows)
     elif rows:
-        console.table(f"Runs in {runs_dir}", list(rows[0]), [list(row.values()) for row in rows])
+        console.table(f"Runs in {mirrors.shown(runs_dir)}", list(rows[0]), [list(row.values()) for row in rows])
     else:
-        console.result(None, f"No runs are in {runs_dir}.", *next_steps("pkdray sweep mfeat_demo"))
+        console.result(None, f"No runs are in {mirrors.shown(runs_dir)}.", *next_steps("pkdray sweep mfeat_demo"))
 
 
 def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
@@ -126,7 +127,7 @@ def standing(run: Run, ledger: Ledger | None = None) -> dict[str, Any]:
 
     return {
         "run": run.name,
-        "path": str(run.path),
+        "path": mirrors.shown(run.path),
         "state": state,
         "dataset": run.about["dataset"],
         "dataset_fingerprint": run.about["dataset_fingerprint"],

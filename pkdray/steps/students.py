@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.console import Console
 from pkdray.errors import (
     ConfigError,
@@ -22,15 +23,18 @@ def export(name: str, runs_dir: Path, output: Path, console: Console, *, overwri
 
     run = find_run(name, runs_dir)
     with console.progress(f"Exporting the best student of {run.name} ..."):
+        mirrors.pull(output)
         folder = export_student(run, output, overwrite=overwrite)
+        mirrors.push(folder, gone=True)
     files = sorted(path.name for path in folder.iterdir())
     info, pipeline, _ = read_bundle(folder)
+    place = mirrors.shown(folder)
     recording = recording_inputs(info, pipeline.recordings)
     asked = f"{recording} -o answers.csv --plot answers.png" if recording else "INPUT.csv -o answers.csv"
     console.result(
-        {"student": str(folder), "files": files},
-        f"The student is in {folder}: {', '.join(files)}",
-        *next_steps(f"pkdray predict {folder} {asked}"),
+        {"student": place, "files": files},
+        f"The student is in {place}: {', '.join(files)}",
+        *next_steps(f"pkdray predict {place} {asked}"),
     )
 
 
@@ -47,6 +51,7 @@ def predict(
     """A student's answers for new samples, or for a recording."""
     from pkdray.predict import predict_file, predict_recording_file
 
+    mirrors.pull(student)
     found = recording_of(inputs)
     if found is not None:
         recording, biosignals = found

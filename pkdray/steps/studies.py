@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pkdray import mirrors
 from pkdray.console import Console, teaching_line
 from pkdray.errors import (
     ConfigError,
     InterruptedWorkError,
 )
 from pkdray.interrupts import noticed
-from pkdray.steps.wording import next_steps
+from pkdray.steps.wording import next_steps, short_path
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
@@ -46,8 +47,8 @@ def profile(space: str, assignments: Sequence[str], console: Console) -> None:
     from pkdray.shipped import find_yaml
 
     config = load_config(find_yaml(space), parse_assignments(assignments))
-    path = Path(config.dataset.path).expanduser()
-    if path.name in MODALITIES and not path.exists():
+    path = mirrors.open_root(config.dataset.path).expanduser()
+    if path.name in MODALITIES and not mirrors.exists(path):
         from pkdray.data.importers.expected import expected_info, import_options
 
         info = expected_info(path.name)
@@ -296,7 +297,7 @@ def _show_pool(pool: Pool, console: Console) -> None:
     about = pool.read()
     metrics = list(next(iter(about["teachers"].values()))["validation"])
     console.table(
-        f"Teacher pool {pool.path} (validation)",
+        f"Teacher pool {short_path(pool.path)} (validation)",
         ["teacher", "modalities", *metrics],
         [
             [

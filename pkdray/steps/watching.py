@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.console import Console, duration, live_line
 from pkdray.errors import RunError
 from pkdray.search.folders import find_folder, holder
@@ -98,11 +99,15 @@ def dashboard(name: str, runs_dir: Path, console: Console, *, host: str, port: i
     from pkdray.search.events import write_events
     from pkdray.tracking.tensorboard import TENSORBOARD
 
+    # Those that are there need not be made again.
+    mirrors.pull(folder / TENSORBOARD)
     try:
         write_events(find_run(str(folder), runs_dir))
     except StorageError as error:
         console.say(f"TensorBoard lacks the trials that have no event files yet: {error.what}")
-    logs = f"tensorboard --logdir {short_path(folder / TENSORBOARD)}"
+    # TensorBoard reads this machine's files, of a remote run those of its mirror.
+    events = folder / TENSORBOARD
+    logs = f"tensorboard --logdir {short_path(events) if mirrors.uri_of(events) is None else events}"
     lines = [f"TensorBoard: {logs}"]
     url = None
     if server is not None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.errors import (
     ConfigError,
 )
@@ -51,7 +52,10 @@ def command_line() -> list[str]:
 
 
 def short_path(path: Path) -> str:
-    """A path as a person would type it here: relative where it lies below the working folder."""
+    """A path as a person would type it here: its URI, or relative where it lies below the working folder."""
+    uri = mirrors.uri_of(path)
+    if uri is not None:
+        return uri
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 

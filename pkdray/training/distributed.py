@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -14,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from pkdray import mirrors
 from pkdray.errors import PkdrayError, RunError
-from pkdray.files import write_text
 from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
 
 _POLL_S = 0.2
-_GROUP, _STOP = ".group", ".stop"
+_NAMESPACE = b"pkdray"
 Loop = Callable[[dict[str, Any], Workers, str, Report], Any]
 """(settings, this worker's place, torch's name of its device, report) -> answer; every worker runs it."""
 
@@ -75,7 +74,8 @@ def run_on_workers(
     # Train continues a run that has the same name and storage: start clean.
     release(storage, name)
     records = _Records(storage, name)
-    records.folder.parent.mkdir(parents=True, exist_ok=True)
+    if mirrors.uri_of(storage) is None:
+        storage.mkdir(parents=True, exist_ok=True)
     # On this node: were it on another, that node's end would be a training's that ran elsewhere.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     messages = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
@@ -94,7 +94,8 @@ def run_on_workers(
         ),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=str(storage),
+            # Nodes that share no disk share this: Ray Train takes a URI itself.
+            storage_path=mirrors.shown(storage),
             failure_config=ray.train.FailureConfig(max_failures=team.max_failures),
         ),
     )
@@ -110,7 +111,7 @@ def run_on_workers(
         raise RunError(f"The workers of {name} failed: {error}.", cure="Run with -v to see their logs.") from error
     except BaseException:
         # Whatever stops the one who waits stops the workers, who look for this at their next report.
-        records.stop.touch()
+        records.stop()
         raise
     finally:
         thread.shutdown(wait=False)
@@ -131,42 +132,72 @@ def release(storage: Path, name: str) -> None:
     from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     records = _Records(storage, name)
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        group = PlacementGroup(ray.PlacementGroupID(bytes.fromhex(records.group.read_text(encoding="utf-8"))))
-        remove_placement_group(group)
-    records.group.unlink(missing_ok=True)
-    records.stop.unlink(missing_ok=True)
-    shutil.rmtree(records.folder, ignore_errors=True)
+    group = records.group
+    if group is not None:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
+    records.forget()
+    mirrors.remove(storage / name)
+    shutil.rmtree(storage / name, ignore_errors=True)
 
 
 def release_all(storage: Path) -> None:
     """Remove what all runs left behind in ``storage``, and ``storage``."""
-    for path in storage.glob(f"*{_GROUP}"):
-        release(storage, path.name.removesuffix(_GROUP))
+    for name in _Records.names(storage):
+        release(storage, name)
+    mirrors.remove(storage)
     shutil.rmtree(storage, ignore_errors=True)
 
 
 @dataclass(frozen=True)
 class _Records:
-    """What a run keeps in its storage while it runs, seen by whoever waits and by the workers."""
+    """What a run keeps while it runs, seen by whoever waits and by the workers, on whatever node they are.
+
+    Kept in the key-value store of the cluster, since nodes need not share a disk, and since it outlives the processes
+    that write into it: who releases a run may never have seen those who started it.
+    """
 
     storage: Path
     name: str
 
     @property
-    def folder(self) -> Path:
-        """Ray Train's own."""
-        return self.storage / self.name
-
-    @property
-    def group(self) -> Path:
+    def group(self) -> str | None:
         """The placement group that holds the workers' resources, in hexadecimal digits."""
-        return self.storage / f"{self.name}{_GROUP}"
+        found = _store()._internal_kv_get(self._key("group"), namespace=_NAMESPACE)
+        return found.decode() if found else None
+
+    def hold(self, group: str) -> None:
+        """Remember the placement group."""
+        _store()._internal_kv_put(self._key("group"), group.encode(), namespace=_NAMESPACE)
 
     @property
-    def stop(self) -> Path:
-        """There when the workers are to end."""
-        return self.storage / f"{self.name}{_STOP}"
+    def stopped(self) -> bool:
+        """Whether the workers are to end."""
+        return bool(_store()._internal_kv_exists(self._key("stop"), namespace=_NAMESPACE))
+
+    def stop(self) -> None:
+        """Let the workers end at their next report."""
+        _store()._internal_kv_put(self._key("stop"), b"", namespace=_NAMESPACE)
+
+    def forget(self) -> None:
+        """Remove all of it."""
+        for what in ("group", "stop"):
+            _store()._internal_kv_del(self._key(what), namespace=_NAMESPACE)
+
+    @classmethod
+    def names(cls, storage: Path) -> list[str]:
+        """The names of the runs in ``storage`` whose placement groups are known."""
+        prefix = cls(storage, "")._key("group")
+        found = _store()._internal_kv_list(prefix, namespace=_NAMESPACE)
+        return [key.removeprefix(prefix).decode() for key in found]
+
+    def _key(self, what: str) -> bytes:
+        return f"{what} {mirrors.shown(self.storage)} {self.name}".encode()
+
+
+def _store() -> Any:
+    from ray.experimental import internal_kv
+
+    return internal_kv
 
 
 class _StoppedError(Exception):
@@ -205,14 +236,14 @@ def _work(config: dict[str, Any]) -> Any:
     device = str(get_device())
     workers = Workers(rank, size, _averaging(size, device))
     if rank == 0 and (group := get_current_placement_group()) is not None:
-        write_text(records.group, group.id.hex())
-    if workers.agree(records.stop.exists()):
+        records.hold(group.id.hex())
+    if workers.agree(records.stopped):
         return None
 
     def report(entry: dict[str, float]) -> None:
         if rank == 0:
             messages.put(entry)
-        if workers.agree(records.stop.exists()):
+        if workers.agree(records.stopped):
             raise _StoppedError
 
     try:
@@ -225,7 +256,7 @@ def _work(config: dict[str, Any]) -> Any:
             return None
         # The others may wait for this worker in an exchange: as a failure it ends them too. What Ray then starts anew
         # ends at once.
-        records.stop.touch()
+        records.stop()
         raise
 
 

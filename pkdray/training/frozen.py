@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pkdray import mirrors
 from pkdray.config import EncoderConfig, StudentConfig, TeachersConfig
 from pkdray.data.dataset import Dataset
 from pkdray.data.mapped import MappedArray, write_blocks
@@ -108,6 +109,7 @@ def _steps(plan: Plan, modality: str, encoder: EncoderConfig, images: Path, fold
         return found
     _LOG.info("computing the steps of %s's frozen %s for %d samples: %s", modality, encoder.kind, len(every), path)
     write_blocks(path, len(every), _computed(plan, modality, encoder, every, device))
+    mirrors.push_file(path)
     return MappedArray.open(path)
 
 
@@ -124,7 +126,7 @@ def _computed(
 
 def _opened(path: Path, count: int) -> MappedArray | None:
     """The steps in a file; None where there is none, or it is damaged and to be computed again."""
-    if not path.exists():
+    if not mirrors.have(path):
         return None
     try:
         steps = MappedArray.open(path)

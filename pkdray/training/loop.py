@@ -25,6 +25,7 @@ from pkdray.models.encoder import Encoder
 from pkdray.models.visual import frozen_state
 from pkdray.training.checkpoints import load_tensors, pack_optimizer, save_tensors, trained_state, unpack_optimizer
 from pkdray.training.feeding import batches
+from pkdray.training.folders import Checkpoints
 from pkdray.training.metrics import Metric
 from pkdray.training.parallel import Network, Workers
 
@@ -105,6 +106,7 @@ def fit(
     hparams = {**(hparams or {}), **{name: value.requires_grad_() for name, value in learned.items()}}
     training = _Training(model, learned, _optimizer(model, learned, config), _scaler(rows.device, config))
     state = _State.resume(folder, identity, training) if folder else _State()
+    checkpoints = Checkpoints()
     network = Network(
         model, device=rows.device, precision=config.precision, micro_batch=config.micro_batch, workers=workers
     )
@@ -127,6 +129,7 @@ def fit(
         state.finished = epoch == config.epochs or epoch - state.best.get("epoch", 0) >= config.patience
         if folder and workers.rank == 0 and (state.finished or epoch % config.checkpoint_every == 0):
             state.save(folder / LAST, identity, training)
+            checkpoints.saved(folder / LAST)
         if report:
             report({**entry, "finished": float(state.finished)})
     if not state.weights:

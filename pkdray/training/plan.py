@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pkdray import mirrors
 from pkdray.config import (
     TASK_LOSSES,
     Config,
@@ -129,7 +130,7 @@ def make_plan(config: Config, dataset: Dataset) -> Plan:
             that is missing or another one; all at once.
     """
     # Absolute: the workers that open it may run in another folder.
-    path = str(dataset.path.resolve())
+    path = mirrors.uri_of(dataset.path) or str(dataset.path.resolve())
     faults = _gate_faults(config, dataset)
     fold = config.dataset.fold
     if fold is not None and fold >= dataset.folds:

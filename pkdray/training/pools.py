@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from pkdray import mirrors
 from pkdray.embeddings import TeacherEmbeddings, read_embeddings
 from pkdray.errors import CheckpointError, FingerprintError
 from pkdray.files import checksum, write_yaml
@@ -32,10 +33,31 @@ class Pool:
 
     @classmethod
     def at(cls, pools_dir: Path, plan: Plan) -> Pool:
-        """The folder of the plan's pool; its name carries the fingerprint of what the pool is made from."""
+        """The folder of the plan's pool, brought here where it is remote.
+
+        Its name carries the fingerprint of what the pool is made from.
+        """
         # A dataset's name is free text; only what is plain in any file system goes into a folder's name.
         plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", plan.info.name)
-        return cls(pools_dir / f"{plain}-{plan.pool_fingerprint}")
+        pool = cls(pools_dir / f"{plain}-{plan.pool_fingerprint}")
+        pool.fetch()
+        return pool
+
+    def fetch(self) -> None:
+        """Bring a remote pool here, but for the T-Nets, which trials fetch one by one.
+
+        Raises:
+            StorageError: its storage cannot be read.
+        """
+        mirrors.pull(self.path, skip=(self.tnets.name,))
+
+    def share(self) -> None:
+        """Bring to a remote pool's storage what was written here.
+
+        Raises:
+            StorageError: its storage cannot be written.
+        """
+        mirrors.push(self.path, skip=(self.tnets.name,))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Ray's processes may run in another folder than the one that names it.
@@ -108,6 +130,7 @@ class Pool:
             },
             header="A teacher pool of pkdray; it is reused wherever the fingerprint is the same.",
         )
+        self.share()
 
     def verify(self, plan: Plan) -> None:
         """Check that the pool was made for this plan and that no file changed since.
@@ -160,3 +183,4 @@ class Pool:
     def discard_tnets(self) -> None:
         """Delete the shared T-Nets, which a newly trained teacher makes worthless."""
         shutil.rmtree(self.tnets, ignore_errors=True)
+        mirrors.remove(self.tnets)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pkdray import mirrors
 from pkdray.config import Config
 from pkdray.embeddings import Arrays, Rows
 from pkdray.errors import CheckpointError
@@ -229,12 +230,13 @@ def _tnet(
     if path and workers.rank == 0:
         # Trials that start together may each train it; the seed makes their results the same, so the last write wins.
         save_tensors(path, trained_state(fitted.model), {"identity": identity, "best": fitted.best})
+        mirrors.push_file(path)
     return tnet
 
 
 def _cached(path: Path) -> dict[str, Tensor] | None:
     """A T-Net's weights that are there already; a damaged entry is worth no interruption, and is trained again."""
-    if not path.exists():
+    if not mirrors.have(path):
         return None
     try:
         return load_tensors(path)[0]

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from pkdray import mirrors
 from pkdray.embeddings import Arrays, Rows
 from pkdray.errors import CheckpointError
 from pkdray.files import fingerprint, write_atomic, write_yaml
@@ -19,6 +20,7 @@ from pkdray.losses.point import cosine_loss
 from pkdray.models.networks import Adapters, Teacher
 from pkdray.models.weights import no_pretrained_weights
 from pkdray.training.checkpoints import load_tensors, load_trained, load_weights, save_tensors, trained_state
+from pkdray.training.folders import fetch_folder
 from pkdray.training.inputs import forward_all, input_name, inputs_of, labelled_rows, present
 from pkdray.training.loop import LAST, Batch, Fitted, Forward, Hparams, Report, derive_seed, fit
 from pkdray.training.metrics import evaluate
@@ -60,6 +62,7 @@ def train_teacher(
         DivergedError, StorageError: see `loop.fit`.
     """
     identity = _identity(plan, member.name)
+    fetch_folder(folder, workers)
     done = _finished(folder, identity)
     if done is not None:
         return done
@@ -107,6 +110,7 @@ def train_adapters(
     first = plan.pool[plan.first_teacher]
     # With the teacher's own weights: where it had to be trained again, adapters of the old one do not fit.
     identity = fingerprint({"adapters": _identity(plan, first.name), "teacher": _digest(teacher)})
+    fetch_folder(folder)
     done = _finished(folder, identity)
     if done is not None:
         return done
@@ -213,6 +217,7 @@ def _write(folder: Path, fitted: Fitted, identity: str, plan: Plan, what: dict[s
     write_yaml(folder / "config.yaml", config)
     save_tensors(folder / MODEL_FILE, trained_state(fitted.model), {"identity": identity, "best": fitted.best})
     (folder / LAST).unlink(missing_ok=True)
+    mirrors.push(folder, gone=True)
 
 
 def _rows(arrays: Arrays, modalities: list[str], device: str) -> Rows:

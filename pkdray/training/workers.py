@@ -49,6 +49,7 @@ def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher |
     release_all(pool.path / _STORAGE)
     pool.discard_tnets()
     metrics |= _recycle_and_embed(plan, dataset, pool)
+    pool.fetch()
     pool.write(plan, metrics)
     return pool
 
@@ -75,9 +76,12 @@ def _frozen_teachers_or_fault(plan: Plan, dataset: Dataset, pool: Pool) -> dict[
 
 
 def _frozen_teachers(plan: Plan, dataset: Dataset, pool: Pool, device: str) -> dict[str, dict[str, float]]:
+    # Teachers were trained elsewhere, where no disk is shared; and so may be who reads the embeddings.
+    pool.fetch()
     recycles = any(member.adapter_of for member in plan.pool.values())
     metrics = _align_adapters(plan, dataset, pool, device) if recycles else {}
     embed_pool(plan, dataset, pool, device)
+    pool.share()
     return metrics
 
 

@@ -1,0 +1,155 @@
+"""A remote run while this process sweeps it: its lease is kept, and what changes here goes to its storage."""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import os
+import platform
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from pkdray import mirrors
+from pkdray.errors import RunError, StorageError
+from pkdray.search.folders import LEDGER, LIVE_FILE, RUN_FILE, STUDY_FILE, TRAININGS, bring, holder_note, keep_version
+from pkdray.search.lease import REFRESH_SECONDS, Lease
+
+logger = logging.getLogger(__name__)
+LIVE_SECONDS, LEDGER_SECONDS = 3.0, 10.0
+"""How often live.json and the ledger go to the storage at most, where they have changed."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a remote run in the block: bring it here first, keep its storage up to date, and leave all there at the end.
+
+    Needs the run's lock on this machine. Of a run in a plain folder nothing is to be done.
+
+    Raises:
+        RunError: another machine holds it, or took it for abandoned meanwhile.
+        StorageError: its storage cannot be read, or not be written at the end.
+    """
+    if mirrors.uri_of(folder) is None:
+        yield
+        return
+    lease = Lease(folder, holder_note(os.getpid(), platform.node()))
+    lease.take()
+    outgoing = _Outgoing(folder)
+    try:
+        _begin(folder, outgoing)
+        with _repeating(lambda: _refresh(lease), REFRESH_SECONDS):
+            try:
+                with _repeating(outgoing.some, 1.0):
+                    yield
+            except BaseException as error:
+                if lease.lost:
+                    raise _taken_over(folder) from error
+                # What stopped the sweep, as Ctrl-C, is what is to be told, whatever the storage says.
+                _tried(outgoing.all, "what is finished")
+                raise
+            if lease.lost:
+                raise _taken_over(folder)
+            outgoing.all()
+    finally:
+        if not lease.lost:
+            _tried(lease.give_back, "the lease")
+
+
+def _begin(folder: Path, outgoing: _Outgoing) -> None:
+    before = (folder / RUN_FILE).read_bytes()
+    with mirrors.alone(folder / STUDY_FILE):
+        bring(folder)
+    if (folder / RUN_FILE).read_bytes() != before:
+        raise RunError(
+            f"Another machine made the run {mirrors.shown(folder)} a moment ago.", cure="Choose another --name."
+        )
+    outgoing.all()
+
+
+def _taken_over(folder: Path) -> RunError:
+    return RunError(
+        f"Another machine took over the run {mirrors.shown(folder)}: for too long nothing was heard from this one.",
+        cure="Its trials go on there; `pkdray watch` shows them.",
+    )
+
+
+class _Outgoing:
+    """What the driver writes, on its way to the storage; trials and trainings bring their own folders there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._live, self._ledger = mirrors.Seldom(LIVE_SECONDS), mirrors.Seldom(LEDGER_SECONDS)
+        self._turn = threading.Lock()
+        self._sent: tuple[int, int] | None = None
+
+    def all(self) -> None:
+        """Everything that has changed."""
+        self._push_ledger()
+        mirrors.push(self._folder, skip=(*TRAININGS, *LEDGER))
+
+    def some(self) -> None:
+        """What others follow: where the sweep stands, and which trials are finished."""
+        self._live(lambda: _tried(lambda: mirrors.push_file(self._folder / LIVE_FILE), LIVE_FILE))
+        self._ledger(lambda: _tried(self._push_ledger, "the ledger"))
+
+    def _push_ledger(self) -> None:
+        # One after the other, or an older copy might be the last to arrive.
+        with self._turn:
+            status = (self._folder / STUDY_FILE).stat()
+            now = (status.st_mtime_ns, status.st_size)
+            if now == self._sent:
+                return
+            with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=self._folder) as aside:
+                snapshot = Path(aside) / STUDY_FILE
+                copy_ledger(self._folder / STUDY_FILE, snapshot)
+                keep_version(self._folder, mirrors.push_as(snapshot, self._folder / STUDY_FILE))
+            self._sent = now
+
+
+def copy_ledger(study: Path, copy: Path) -> None:
+    """Copy a study by SQLite's own means: consistent whatever a sweep writes meanwhile, which the file's bytes are not.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or the copy not be written.
+    """
+    with closing(sqlite3.connect(study, timeout=60)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+
+
+def _refresh(lease: Lease) -> None:
+    if lease.lost:
+        return
+    _tried(lease.refresh, "the lease")
+    if lease.lost:
+        logger.error("Another machine has taken over the run; this sweep stops.")
+        _thread.interrupt_main()
+
+
+def _tried(action: Callable[[], object], what: str) -> None:
+    """Do something with the storage that is tried again later, or has its turn at the end."""
+    try:
+        action()
+    except (StorageError, OSError, sqlite3.Error) as error:
+        logger.warning("%s could not be brought to the storage: %s", what, error)
+
+
+@contextmanager
+def _repeating(action: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call ``action`` every so many seconds within the block, from a thread."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=work, name="pkdray-storage", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,0 +1,115 @@
+"""One driver at a time, over machines that share nothing but the storage: a file that its holder keeps writing.
+
+Whether it still does is told by the storage's own times alone; the machines' clocks may differ.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pkdray import mirrors
+from pkdray.errors import RunError
+from pkdray.files import write_json
+
+LEASE_FILE = ".lease"
+REFRESH_SECONDS, STALE_SECONDS = 5.0, 30
+"""How often a holder writes its lease, and after how long without that it counts as dead."""
+_LOOK_SECONDS = 2.0
+
+
+class Lease:
+    """The lease of one remote run.
+
+    Args:
+        folder: of the run.
+        note: who wants it, for others to read.
+        pause: sleeps; for tests.
+    """
+
+    def __init__(self, folder: Path, note: str, pause: Callable[[float], None] = time.sleep) -> None:
+        self._path = folder / LEASE_FILE
+        self._note, self._pause = note, pause
+        self._token = uuid.uuid4().hex
+        self.lost = False
+
+    def take(self) -> None:
+        """Take the lease; waits while it is not known whether its holder still lives.
+
+        Raises:
+            RunError: another machine holds it and lives.
+            StorageError: the storage cannot be read or written.
+        """
+        found = _read(self._path)
+        # Whoever held it on this machine is gone: its process's lock has been taken.
+        if found is not None and found["token"] != self._last():
+            self._outlast(found)
+        self._write()
+
+    def refresh(self) -> None:
+        """Show that the holder lives, unless another has taken the lease meanwhile, who took this one for dead."""
+        found = _read(self._path)
+        if found is not None and found["token"] != self._token:
+            self.lost = True
+        else:
+            self._write()
+
+    def give_back(self) -> None:
+        """Let the next one have it at once."""
+        mirrors.delete(self._path)
+        self._path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        content = {"holder": self._note, "token": self._token}
+        write_json(self._path, content)
+        mirrors.write(self._path, json.dumps(content).encode())
+
+    def _last(self) -> str | None:
+        """The token of this machine's last holder."""
+        try:
+            return str(json.loads(self._path.read_text(encoding="utf-8"))["token"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+
+    def _outlast(self, found: dict[str, Any]) -> None:
+        probe = self._path.with_name(f"{LEASE_FILE}-{self._token}")
+        try:
+            first = mirrors.stat(self._path)
+            while (last := mirrors.stat(self._path)) is not None:
+                if last != first:
+                    raise RunError(
+                        f"The run {mirrors.shown(self._path.parent)} is being swept by {found['holder']}.",
+                        cure="Wait for it, or stop it there with Ctrl-C.",
+                    )
+                if mirrors.write(probe, b"").seconds - last.seconds > STALE_SECONDS:
+                    return
+                self._pause(_LOOK_SECONDS)
+        finally:
+            mirrors.delete(probe)
+
+
+def lease_holder(folder: Path) -> str | None:
+    """Who holds a remote run by its lease; None if nobody does, or the run is not remote."""
+    path = folder / LEASE_FILE
+    if mirrors.uri_of(folder) is None:
+        return None
+    found, version = _read(path), mirrors.stat(path)
+    # A reader may not be allowed to write, so it cannot ask the storage for its time.
+    if found is None or version is None or time.time() - version.seconds > 2 * STALE_SECONDS:
+        return None
+    return str(found["holder"])
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    content = mirrors.read(path)
+    if content is None:
+        return None
+    try:
+        found = json.loads(content)
+        return {"holder": str(found["holder"]), "token": str(found["token"])}
+    except (ValueError, KeyError, TypeError):
+        return {"holder": "another process", "token": ""}
