@@ -632,7 +632,8 @@ def pipeline(
         list[str] | None, typer.Option(metavar="METHOD,...", help="Other methods to compare with, as pkd,kl.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The student's folder; default: student in the run.")
+        Path | None,
+        typer.Option("--output", "-o", parser=open_root, help="The student's folder; default: student in the run."),
     ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS,
     assignments: Assignments = None,

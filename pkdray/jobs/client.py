@@ -166,6 +166,7 @@ def _plain(job: Any) -> dict[str, Any]:
         "step": about.get("pkdray"),
         "run": about.get("run"),
         "storage": about.get("storage"),
+        "student": about.get("student"),
         "again": about.get("again"),
         "status": str(job.status),
         "message": job.message,

@@ -50,10 +50,17 @@ def arguments(job: Job, study: str | None = None) -> list[str]:
     line += ["--runs-dir", job.storage]
     if job.step == "export":
         # A job is submitted again after a failure, so an export that is there already is no fault.
-        line += ["--output", job.output or f"{job.storage.rstrip('/')}/{job.run}/{STUDENT}", "--overwrite"]
+        line += ["--output", str(student_of(job)), "--overwrite"]
     elif job.output is not None:
         line += ["--output", job.output]
     return line
+
+
+def student_of(job: Job) -> str | None:
+    """Where the job leaves a student; None where it leaves none."""
+    if job.step not in ("export", "pipeline"):
+        return None
+    return job.output or f"{job.storage.rstrip('/')}/{job.run}/{STUDENT}"
 
 
 def entrypoint(job: Job, study: str | None = None) -> str:
@@ -74,8 +81,6 @@ def environment(job: Job) -> dict[str, str]:
     defaults = {
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_JOB_STOP_WAIT_TIME_S": str(job.stop_seconds),
-        # A log is wider than the 80 characters that tables have off a terminal.
-        "COLUMNS": "120",
     }
     named = {SECRETS: ",".join(job.secrets)} if job.secrets else {}
     return {**defaults, **job.env, **named}
@@ -90,7 +95,7 @@ def submission(job: Job, study: str | None, package: Path | None, now: datetime)
         package: a zip file of what goes up; None where nothing does.
         now: the time that goes into the id, which no other job of the cluster may have or ever have had.
     """
-    about = {"pkdray": job.step, "name": job.name, "run": job.run, "storage": job.storage}
+    about = {"pkdray": job.step, "name": job.name, "run": job.run, "storage": job.storage, "student": student_of(job)}
     resources = job.resources
     return {
         "entrypoint": entrypoint(job, study),

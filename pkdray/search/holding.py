@@ -9,18 +9,30 @@ import platform
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pkdray import mirrors
 from pkdray.errors import RunError, StorageError
-from pkdray.search.folders import LEDGER, LIVE_FILE, RUN_FILE, STUDY_FILE, TRAININGS, bring, holder_note, keep_version
+from pkdray.search.folders import (
+    LEDGER,
+    LIVE_FILE,
+    RUN_FILE,
+    STUDY_FILE,
+    TRAININGS,
+    bring,
+    holder_note,
+    keep_version,
+    known_version,
+)
 from pkdray.search.lease import REFRESH_SECONDS, Lease
 
 logger = logging.getLogger(__name__)
 LIVE_SECONDS, LEDGER_SECONDS = 3.0, 10.0
 """How often live.json and the ledger go to the storage at most, where they have changed."""
+_TICK = 0.25
 
 
 @contextmanager
@@ -106,8 +118,17 @@ class _Outgoing:
             with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=self._folder) as aside:
                 snapshot = Path(aside) / STUDY_FILE
                 copy_ledger(self._folder / STUDY_FILE, snapshot)
-                keep_version(self._folder, mirrors.push_as(snapshot, self._folder / STUDY_FILE))
+                keep_version(self._folder, self._pushed(snapshot))
             self._sent = now
+
+    def _pushed(self, snapshot: Path) -> mirrors.Stamp:
+        """Push the copy such that nobody takes it for the one before, of the same size in the same second."""
+        before = known_version(self._folder)
+        version = mirrors.push_as(snapshot, self._folder / STUDY_FILE)
+        while before is not None and version.seconds <= before.seconds:
+            time.sleep(_TICK)
+            version = mirrors.push_as(snapshot, self._folder / STUDY_FILE)
+        return version
 
 
 def copy_ledger(study: Path, copy: Path) -> None:

@@ -89,6 +89,7 @@ def study_arrays(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str
 
 def study_arrays_on_disk(plan: Plan, pool: Pool) -> dict[str, dict[str, Any]]:
     """The same, of a process that has no dataset open."""
+    pool.fetch()
     return study_arrays(plan, open_dataset(plan.dataset_path, verify=False), pool)
 
 

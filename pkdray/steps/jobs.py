@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkdray.console import Console, duration
 from pkdray.errors import ConfigError, InterruptedWorkError
+from pkdray.mirrors import is_uri
 from pkdray.steps.wording import next_steps
 
 if TYPE_CHECKING:
@@ -206,6 +207,8 @@ def _next(about: Mapping[str, Any], address: str | None) -> list[str]:
     """What to type after looking at a job."""
     job, run, storage, at = about["job"], about["run"], about["storage"], _at(address)
     if about["status"] == "SUCCEEDED":
+        if is_uri(about["student"] or ""):
+            return [f"pkdray fetch {about['student']} -o student"]
         return [f"pkdray show {run} --runs-dir {storage}"] if run and storage else [f"pkdray jobs logs {job}{at}"]
     if about["status"] not in ("FAILED", "STOPPED"):
         return [f"pkdray jobs logs {job} --follow{at}", f"pkdray jobs stop {job}{at}"]

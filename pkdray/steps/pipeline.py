@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pkdray import mirrors
 from pkdray.console import Console
 from pkdray.errors import CheckpointError, FingerprintError, InterruptedWorkError, RunError
 from pkdray.interrupts import noticed
@@ -64,7 +65,12 @@ def pipeline(
     evaluation, report = carried_through(run, plan, dataset, request, student, console, address, verbose=verbose)
     show_evaluation(evaluation, console)
     console.result(
-        {"run": str(run.path), "student": str(student), "report": str(report), "evaluation": evaluation},
+        {
+            "run": mirrors.shown(run.path),
+            "student": mirrors.shown(student),
+            "report": mirrors.shown(report),
+            "evaluation": evaluation,
+        },
         *next_steps(
             f"open {short_path(report)} in a browser",
             f"pkdray predict {short_path(student)} INPUT.csv -o answers.csv",
@@ -80,8 +86,10 @@ def begun(path: Path, plan: Plan, console: Console) -> Run:
         FingerprintError: it was made with another dataset.
     """
     from pkdray.evaluate import read_evaluation
+    from pkdray.search.folders import fetch_run
     from pkdray.search.run import RUN_FILE, Run
 
+    fetch_run(path)
     if not (path / RUN_FILE).exists():
         Run.check_free(path, plan)
         return Run.create(path, plan, command_line())
@@ -257,6 +265,7 @@ def _reported(run: Run, console: Console, *, fresh: bool) -> Path:
         return path
     with console.progress("Report ...") as meter:
         write_report(run, path, meter.show)
+        mirrors.push_file(path)
     _say(console, 4, f"Report: {short_path(path)}.")
     return path
 
@@ -264,11 +273,13 @@ def _reported(run: Run, console: Console, *, fresh: bool) -> Path:
 def _exported(run: Run, evaluation: dict[str, Any], student: Path, console: Console) -> None:
     from pkdray.export import export_student
 
+    mirrors.pull(student)
     if is_exported(run, evaluation, student):
         _say(console, 5, f"Student: {short_path(student)} is trial {evaluation['trial']} already; kept.")
         return
     with console.progress("Exporting the best student ..."):
         export_student(run, student, overwrite=True)
+        mirrors.push(student, gone=True)
     _say(console, 5, f"Student: trial {evaluation['trial']} is exported to {short_path(student)}.")
 
 

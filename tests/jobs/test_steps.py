@@ -40,7 +40,8 @@ class Stub:
         metadata = self.asked.get("metadata", {})
         return {
             "job": job, "name": metadata.get("name"), "step": metadata.get("pkdray"), "run": metadata.get("run"),
-            "storage": metadata.get("storage"), "again": metadata.get("again"), "status": self.status, "message": "",
+            "storage": metadata.get("storage"), "student": metadata.get("student"), "again": metadata.get("again"),
+            "status": self.status, "message": "",
             "exit_code": self.exit_code, "stop_seconds": 60, "started": 100.0, "ended": 161.0,
         }  # fmt: skip
 
@@ -155,7 +156,7 @@ def test_jobs_are_listed_looked_at_and_stopped(pkdray: Pkdray, cluster: Stub) ->
     pkdray("submit", "jobs/whole.yaml", "--no-wait")
     assert "whole-1" in pkdray("jobs", "list").out
     assert pkdray("jobs", "logs", "whole-1").out == "one\ntwo\n"
-    assert "pkdray show a --runs-dir s3://bucket/runs" in pkdray("jobs", "status", "whole-1").out
+    assert "pkdray fetch s3://bucket/runs/a/student -o student" in pkdray("jobs", "status", "whole-1").out
     stopped = pkdray("jobs", "stop", "whole-1")
     assert "The job whole-1 was stopped after 1:01." in stopped.out
     assert "pkdray submit jobs/whole.yaml    # goes on where it was" in stopped.out

@@ -48,7 +48,8 @@ class Server:
         return sorted(one["Key"] for page in pages for one in page.get("Contents", []))
 
     def empty(self) -> None:
-        """Remove what earlier tests left."""
+        """Remove what earlier tests left; the bucket is there again after a test that made moto forget everything."""
+        self.client().create_bucket(Bucket=self.bucket)
         for key in self._keys(""):
             self.client().delete_object(Bucket=self.bucket, Key=key)
 
