@@ -1,4 +1,4 @@
-# make demo: the main job on bundled real data · make test: every test · make lint: style and types
+# make demo: the main job on bundled real data · make test: the tests · make test-cluster: those of several nodes · make lint: style and types
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 # Processes that share the tests; 0 runs them in one, as for --pdb.
 TEST_WORKERS ?= 2
 
-.PHONY: setup demo test test-fast lint format lock clean
+.PHONY: setup demo test test-cluster test-fast lint format lock clean
 
 setup: $(STAMP)
 
@@ -24,10 +24,13 @@ demo: $(STAMP)
 	$(BIN)/pkdray demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not cluster"
+
+test-cluster: $(STAMP)
+	$(BIN)/python -m pytest -m cluster
 
 test-fast: $(STAMP)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not slow and not cluster"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

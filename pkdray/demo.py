@@ -51,9 +51,9 @@ def run_demo(folder: Path, console: Console, *, seeds: int, verbose: bool) -> No
         {"run": str(run.path), "student": str(student), "answers": str(answers), "evaluation": evaluation},
         f"Done in {duration(time.monotonic() - started)}.",
         *steps.next_steps(
-            f"pkdray show demo --runs-dir {runs}            # the best trials, and who taught them",
-            f"less {student}/README.md                       # the student's model card",
-            "pkdray data import features --help             # your own features",
-            "pkdray sweep mfeat_pkdot --trials 12           # another search; edit a copy of search_spaces/",
+            f"pkdray show demo --runs-dir {runs}          # the best trials, and who taught them",
+            f"less {student}/README.md                     # the student's model card",
+            "pkdray data import features --help            # your own features",
+            "pkdray sweep mfeat_pkdot --trials 12          # another search; edit a copy of search_spaces/",
         ),
     )

@@ -7,7 +7,9 @@ import json
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -138,11 +140,15 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
             verbose=0,
         ),
     )
+    before = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
         if searcher.halted is not None:
             raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {mirrors.shown(run.path)}")
     finally:
+        if threading.current_thread() is threading.main_thread():
+            # Tune leaves its own handler behind, which drops the next Ctrl-C.
+            signal.signal(signal.SIGINT, before)
         shutil.rmtree(records, ignore_errors=True)
         release_all(run.path.resolve() / TRAIN)
 

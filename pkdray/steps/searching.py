@@ -151,7 +151,6 @@ def swept(run: Run, plan: Plan, dataset: Dataset, pool: Pool, console: Console) 
     """
     from pkdray.search.sweep import sweep as run_sweep
 
-    # Tune leaves its own handler of Ctrl-C behind, which drops the next one: this block puts back what was there.
     with console.progress(f"Sweep {run.name}: starting ...") as meter, noticed() as check:
         progress = run_sweep(run, plan, dataset, pool, meter.sweep)
         check()

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from pkdray.search.ledger import Ledger
 from pkdray.search.trial import BEST, CURVES, RESULT
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 
 TRIALS = 8
 TRIAL = "ImplicitFunc"
@@ -154,3 +154,18 @@ def test_trials_on_two_workers_take_turns_where_one_fits_and_use_a_node_that_joi
         until(lambda: len(four.actors(WORKER)) == 4, process, folder)
         ended(process, folder)
     assert_whole(run, 4, {}, {})
+
+
+def test_trials_that_are_started_though_their_workers_do_not_fit_take_turns(
+    four: Nodes, home: Callable[..., Path]
+) -> None:
+    """Each would hold one of three CPUs and wait for ever, did a trial not get both of its workers or none."""
+    four.kill(four.further[0])
+    asked = {"workers_per_trial": 2, "concurrent_trials": 2}
+    folder = home({f"resources.{key}": value for key, value in asked.items()} | {"search.trials": 3})
+    run = folder / "runs" / "k"
+    with four.pkdray(folder, "sweep", "space.yaml", "--name", "k", "--set", "training.epochs=12") as process:
+        until(lambda: [trial.state.name for trial in rows(run)][:2] == ["RUNNING"] * 2, process, folder)
+        ended(process, folder)
+    assert_whole(run, 3, {}, {})
+    four.further.append(four.add())

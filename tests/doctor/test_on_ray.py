@@ -134,6 +134,7 @@ def by_check(findings: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_every_node_is_examined(running: Running, tmp_path: Path) -> None:
     code, findings = running.doctor("mfeat_demo", "--address", running.gcs, "--runs-dir", str(tmp_path / "runs"))
     found = by_check(findings)
@@ -153,6 +154,7 @@ def test_every_node_is_examined(running: Running, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_behind_a_tunnel_a_job_looks_from_inside(running: Running, tmp_path: Path) -> None:
     asked = ["--address", running.dashboard, "--runs-dir", str(tmp_path / "runs"), "--holds", "95000000"]
     code, findings = running.doctor(*asked)
@@ -165,6 +167,7 @@ def test_behind_a_tunnel_a_job_looks_from_inside(running: Running, tmp_path: Pat
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_without_the_token_it_says_so(running: Running) -> None:
     code, findings = running.doctor("--address", running.dashboard, RAY_AUTH_MODE="")
     assert (code, by_check(findings)["token"]["cure"]) == (1, "export RAY_AUTH_MODE=token")

@@ -30,7 +30,7 @@ from pkdray.search.folders import holder
 from pkdray.search.ledger import Ledger
 from pkdray.training.bundles import read_bundle
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 
 ROOT = Path(pkdray.__file__).parent.parent
 PATIENCE_SECONDS = 400

@@ -431,6 +431,7 @@ def trainings(server: Server) -> dict[int, int]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_a_driver_killed_on_one_machine_is_resumed_on_another(
     s3_server: Server, tmp_path: Path, config: Callable[..., Config], pools: Path
 ) -> None:
@@ -478,6 +479,7 @@ def test_a_driver_killed_on_one_machine_is_resumed_on_another(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.timeout(1200)
 def test_nodes_that_share_no_disk_teach_sweep_and_evaluate(
     s3_server: Server, tmp_path: Path, config: Callable[..., Config], digits: Dataset
