@@ -188,7 +188,6 @@ def test_a_held_study_is_one_study(tmp_path: Path) -> None:
 
 def test_a_trial_that_begins_while_the_study_is_read_does_not_make_it_unreadable(tmp_path: Path) -> None:
     ledger = lived(tmp_path / STUDY_FILE)
-    before = len(ledger.trials())
     tried = []
 
     def meanwhile(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -199,10 +198,10 @@ def test_a_trial_that_begins_while_the_study_is_read_does_not_make_it_unreadable
         with closing(sqlite3.connect(ledger.path, timeout=0)) as sweep, suppress(sqlite3.OperationalError):
             (number,) = sweep.execute("SELECT MAX(trial_id) + 1 FROM trials").fetchone()
             sweep.execute(
-                "INSERT INTO trials (trial_id, number, study_id, state) VALUES (?, ?, 1, 'RUNNING')", (number, before)
+                "INSERT INTO trials (trial_id, number, study_id, state) VALUES (?, 9, 1, 'RUNNING')", [number]
             )
             sweep.execute(
-                "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, 'a', '1')", (number,)
+                "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, 'a', '1')", [number]
             )
             sweep.commit()
 
@@ -212,4 +211,4 @@ def test_a_trial_that_begins_while_the_study_is_read_does_not_make_it_unreadable
     finally:
         sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", meanwhile)
     assert tried
-    assert len(found.trials()) == before
+    assert len(found.trials()) == 9

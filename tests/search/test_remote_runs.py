@@ -119,6 +119,24 @@ def test_a_dead_holders_lease_is_taken_after_a_while_and_the_dead_one_notices(
     assert lease_holder(place()) == "process 2 on b", "and leaves it alone"
 
 
+def test_who_slept_while_another_took_the_run_and_ended_has_lost_it(place: Callable[[], Path], machine: Move) -> None:
+    asleep = Lease(place(), "process 1 on a", pytest.fail)
+    asleep.take()
+    machine("b")
+    # Took it over, swept to the end, and gave it back.
+    mirrors.delete(place() / LEASE_FILE)
+    machine("a")
+    asleep.refresh()
+    assert asleep.lost
+    assert lease_holder(place()) is None, "and does not take it again"
+    machine("b")
+    next_one = Lease(place(), "process 3 on b", pytest.fail)
+    next_one.take()
+    machine("a")
+    asleep.give_back()
+    assert lease_holder(place()) == "process 3 on b", "it is not the sleeper's to give back"
+
+
 # --- a run's folder ---
 
 
@@ -215,9 +233,9 @@ def test_a_driver_whose_run_was_taken_over_stops_and_leaves_the_storage_alone(
 
     def lose() -> None:
         with made.lock():
-            mirrors.write(made.path / LEASE_FILE, content)
             told(made.ledger(), 0.9)
-            until(lambda: False)
+            # Again and again, as a holder does: a refresh may be under way, between its look and its write.
+            until(lambda: not mirrors.write(made.path / LEASE_FILE, content))
 
     with pytest.raises(RunError, match="Another machine took over the run s3://"):
         lose()
@@ -225,6 +243,30 @@ def test_a_driver_whose_run_was_taken_over_stops_and_leaves_the_storage_alone(
     machine("b")
     fetch_run(place())
     assert Run(place()).ledger().counts().complete == 0
+
+
+@pytest.mark.parametrize("how", ["it ends", "it fails"])
+def test_a_driver_that_slept_undoes_nothing_of_what_another_did(
+    made: Run, machine: Move, place: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It wakes up at the end of its sweep, before it has looked at its lease again."""
+    monkeypatch.setattr(holding, "REFRESH_SECONDS", 3600.0)
+    driver = made.lock()
+    driver.__enter__()
+    told(made.ledger(), 0.9)
+    machine("b")
+    mirrors.delete(place() / LEASE_FILE)
+    fetch_run(place())
+    with Run(place()).lock():
+        told(Run(place()).ledger(), 0.7)
+    machine("a")
+    with pytest.raises(RunError, match="Another machine took over the run s3://"):
+        driver.__exit__(*((KeyError, KeyError(), None) if how == "it fails" else (None, None, None)))
+    machine("b")
+    fetch_run(place())
+    best = Run(place()).ledger().best()
+    assert best is not None
+    assert best.value == 0.7
 
 
 def test_what_stops_a_sweep_is_told_after_a_last_push(made: Run, machine: Move, place: Any) -> None:
