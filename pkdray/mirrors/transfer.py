@@ -120,8 +120,14 @@ def push_as(source: Path, path: Path) -> Stamp:
     Raises:
         StorageError: the storage cannot be written.
     """
-    with source.open("rb") as stream:
-        return upload(stream, path)
+
+    def send() -> Stamp:
+        with source.open("rb") as stream:
+            return upload(stream, path)
+
+    # In a thread, where no Ctrl-C falls: it would leave nothing in the place of what was there before.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(send).result()
 
 
 def fetch(source: Path, dest: Path) -> list[str]:
