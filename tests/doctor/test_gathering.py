@@ -60,6 +60,21 @@ def test_storage_is_tried_and_left_as_it_was(tmp_path: Path, uri: bool) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["my runs", "100%", "a%20b"])
+def test_a_uri_means_the_folder_that_a_sweep_would_write_to(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with storage.Beacon(str(tmp_path / name), "mark") as beacon:
+        said = storage.probe(f"file://{tmp_path / name}", "mark-0", beacon.name)
+    assert (said["error"], said["sees"]) == (None, True)
+
+
+def test_a_uri_with_credentials_is_tried_nowhere(pkdray: Any) -> None:
+    said = pkdray("doctor", "--runs-dir", "s3://key:hush-hush@bucket/runs", "--address", "http://127.0.0.1:9")
+    assert said.code == 2
+    assert "holds credentials" in said.err
+    assert "hush-hush" not in said.out + said.err
+
+
 def test_a_node_sees_the_file_of_another_or_does_not(tmp_path: Path) -> None:
     shared, own = tmp_path / "shared", tmp_path / "own"
     with storage.Beacon(str(shared), "mark") as beacon:
