@@ -356,3 +356,24 @@ def test_ctrl_c_while_a_file_is_replaced_leaves_a_whole_one(
     with pytest.raises(KeyboardInterrupt):
         mirrors.push_as(write(tmp_path / "copy.db", "after all"), path)
     assert mirrors.read(path) == b"after all"
+
+
+@pytest.mark.parametrize("how", [StorageError("The network is down."), KeyboardInterrupt()])
+def test_what_stops_one_file_stops_those_that_wait(
+    root: str, machine: Move, monkeypatch: pytest.MonkeyPatch, how: BaseException
+) -> None:
+    folder = mirrors.open_root(root)
+    for index in range(600):
+        write(folder / str(index), "1")
+    begun = []
+
+    def put(path: Path) -> None:
+        begun.append(path)
+        if len(begun) == 1:
+            raise how
+        threading.Event().wait(0.01)
+
+    monkeypatch.setattr(mirrors.transfer, "_put", put)
+    with pytest.raises(type(how)):
+        mirrors.push(folder)
+    assert len(begun) < 599

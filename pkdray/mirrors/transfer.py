@@ -212,8 +212,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _each(names: Iterable[str], work: Callable[[str], object]) -> None:
     with ThreadPoolExecutor(THREADS) as threads:
-        for done in [threads.submit(work, name) for name in names]:
-            done.result()
+        try:
+            for done in [threads.submit(work, name) for name in names]:
+                done.result()
+        except (StorageError, KeyboardInterrupt):
+            # Thousands may be waiting, each for as long as a storage is waited for that does not answer.
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _files(folder: Path, skip: tuple[str, ...]) -> dict[str, os.stat_result]:
