@@ -31,8 +31,11 @@ from pkdray.search.adopting import PROPOSAL, adopt, write_proposal
 from pkdray.search.folders import STUDY_FILE, fetch_run, find_folder, holder, run_folders
 from pkdray.search.lease import LEASE_FILE, Lease, lease_holder
 from pkdray.search.ledger import Ledger
-from pkdray.search.run import POOLS, Run, new_run_path
+from pkdray.search.results import write_best
+from pkdray.search.run import POOLS, Run, fixed_values, new_run_path, sampler_for
+from pkdray.search.space import suggest
 from pkdray.search.trial import BEST, CURVES, RESULT, run_trial
+from pkdray.training.bundles import MODEL, read_bundle
 from pkdray.training.folders import Checkpoints
 from pkdray.training.loop import LAST
 from pkdray.training.plan import Plan
@@ -340,6 +343,47 @@ def test_a_proposal_is_kept_with_remote_trials_alone(tmp_path: Path, place: Call
     assert not (tmp_path / "0").exists()
     write_proposal(place() / "0", {"a": 1})
     assert json.loads((place() / "0" / PROPOSAL).read_text()) == {"a": 1}
+
+
+# --- the best student ---
+
+
+def test_best_is_never_a_mixture_wherever_it_is_looked_at(
+    made: Run, place: Any, machine: Move, study: Any, digits: Dataset, pools: Path
+) -> None:
+    from pkdray.search.sweep import study_arrays
+    from pkdray.training.pools import Pool
+
+    plan = study({"training.epochs": 2})
+    arrays = study_arrays(plan, digits, Pool.at(pools, plan))
+
+    def better(value: float) -> None:
+        with made.lock():
+            ledger = made.ledger()
+            trial = ledger.ask(sampler_for(made.config))
+            overrides = suggest(made.config.search.space, trial, fixed_values(made.config))
+            ledger.complete(trial.number, value, run_trial(plan, overrides, arrays, made.trial(trial.number)))
+            write_best(made, plan, digits, trial.number)
+            if trial.number == 0:
+                (made.best / "predictions.test.parquet").write_text("an evaluation's, of trial 0")
+
+    better(0.5)
+    better(0.7)
+    names = {path.name for path in made.best.iterdir()}
+    fetch_run(made.path)
+    assert {path.name for path in made.best.iterdir()} == names
+    machine("b")
+    fetch_run(place())
+    there = Run(place())
+    assert {path.name for path in there.best.iterdir()} == names
+    assert read_bundle(there.best)[0].made_from["trial"] == 1
+    # A driver that was killed while it brought it away.
+    mirrors.delete(there.best / MODEL)
+    fetch_run(there.path)
+    assert not (there.best / MODEL).exists()
+    with there.lock():
+        write_best(there, plan, digits, 1)
+    assert read_bundle(there.best)[0].made_from["trial"] == 1
 
 
 # --- a trial that goes on elsewhere ---
