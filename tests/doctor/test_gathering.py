@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 from command_line import Said
 
-from pkdray.doctor import checks, facts, network, remote, storage
+from pkdray.doctor import checks, facts, network, nodes, remote, storage
 from pkdray.doctor.checks import NodeFacts
 from pkdray.doctor.findings import Finding
 
@@ -128,6 +128,19 @@ def test_google_is_not_waited_for_without_end() -> None:
     assert fs.FileSystem.from_uri(storage._limited("gs://anonymous@b/runs"))[1] == "b/runs"
     with pytest.raises(ValueError, match="retry_limit"):
         fs.FileSystem.from_uri("gs://anonymous@b/runs?retry_limit=20")
+
+
+def test_nodes_are_asked_also_where_the_driver_cannot_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed:
+        type_name = "s3"
+
+        def open_output_stream(self, path: str) -> None:
+            raise OSError("ACCESS_DENIED")
+
+    monkeypatch.setattr(storage, "_open", lambda root: (Closed(), root))
+    monkeypatch.setattr(nodes, "_everywhere", lambda work, arguments, nodes: (list(arguments), {}))
+    asked, _ = nodes._probe([{}, {}], "s3://b/runs", "mark")
+    assert asked == [("s3://b/runs", "mark-0", None), ("s3://b/runs", "mark-1", None)]
 
 
 def test_storage_that_gives_back_something_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
