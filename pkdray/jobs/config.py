@@ -191,7 +191,7 @@ def _step_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
 def _secret_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
     """Variables of `env` whose values Ray would show and keep, though they look like secrets or are called so."""
     env, secrets = data.get("env"), data.get("secrets")
-    for name in env if isinstance(env, dict) else ():
+    for name, value in env.items() if isinstance(env, dict) else ():
         if isinstance(secrets, list) and name in secrets:
             yield ("env", name), "is among the `secrets` too, which have no values here"
         elif looks_secret(str(name)):
@@ -200,11 +200,11 @@ def _secret_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
                 "looks like a secret, and Ray shows and keeps these values: put the name under `secrets`, and the "
                 "value into the cluster's own environment",
             )
-        elif _holds_password(env[name]):
+        elif _holds_password(value):
             yield ("env", name), _PASSWORD
     assignments = data.get("set")
-    for path in assignments if isinstance(assignments, dict) else ():
-        if _holds_password(assignments[path]):
+    for path, value in assignments.items() if isinstance(assignments, dict) else ():
+        if _holds_password(value):
             yield ("set", path), _PASSWORD
 
 
