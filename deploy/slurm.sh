@@ -71,11 +71,11 @@ interrupt() {
 }
 trap interrupt TERM
 
-# `wait` returns at a signal; the step has ended when it is gone.
-status=0
-while kill -0 "$step" 2>/dev/null; do
+# `wait` returns at a signal; the step has ended when it is gone. Asked first: it knows of one that is gone already.
+while :; do
   status=0
   wait "$step" || status=$?
+  kill -0 "$step" 2>/dev/null || break
 done
 
 if [ -n "$interrupted" ] && [ "$status" -ne 0 ]; then

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import IO
 
 import pytest
 from s3 import Server
@@ -300,3 +302,78 @@ def test_a_folder_of_a_file_system_that_cannot_be_written_is_told(tmp_path: Path
     with pytest.raises(StorageError, match=r"Cannot write file:///.*/a: ") as refused:
         mirrors.push(here)
     assert "permissions" in str(refused.value.cure)
+
+
+class Refusing:
+    """A bucket whose server fails at the end of a file, as S3 does where it is asked to slow down."""
+
+    type_name = "s3"
+
+    def __init__(self) -> None:
+        self.names = {"bucket/study.db"}
+
+    def open_output_stream(self, name: str) -> Refusing:
+        return self
+
+    def write(self, content: bytes) -> None: ...
+
+    def close(self) -> None:
+        raise OSError("SLOW_DOWN")
+
+    def delete_file(self, name: str) -> None:
+        self.names.remove(name)
+
+
+def test_a_write_that_the_storage_refuses_leaves_what_was_there(machine: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Refusing()
+    monkeypatch.setattr(
+        "pkdray.mirrors.remote._place", lambda _path: (bucket, "bucket/study.db", "s3://bucket/study.db")
+    )
+    with pytest.raises(StorageError, match="Cannot write s3://bucket/study"):
+        mirrors.write(mirrors.open_root("s3://bucket/study.db"), b"new")
+    assert bucket.names == {"bucket/study.db"}
+
+
+def test_ctrl_c_while_a_file_is_replaced_leaves_a_whole_one(
+    root: str, machine: Move, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = mirrors.open_root(f"{root}/study.db")
+    mirrors.write(path, b"before")
+    monkeypatch.setattr("pkdray.mirrors.remote._BLOCK", 2)
+    send = mirrors.transfer.upload
+
+    class Interrupted:
+        def __init__(self, source: IO[bytes]) -> None:
+            self.source, self.blocks = source, 0
+
+        def read(self, size: int) -> bytes:
+            self.blocks += 1
+            if self.blocks == 2:
+                signal.raise_signal(signal.SIGINT)
+            return self.source.read(size)
+
+    monkeypatch.setattr(mirrors.transfer, "upload", lambda source, to: send(Interrupted(source), to))
+    with pytest.raises(KeyboardInterrupt):
+        mirrors.push_as(write(tmp_path / "copy.db", "after all"), path)
+    assert mirrors.read(path) == b"after all"
+
+
+@pytest.mark.parametrize("how", [StorageError("The network is down."), KeyboardInterrupt()])
+def test_what_stops_one_file_stops_those_that_wait(
+    root: str, machine: Move, monkeypatch: pytest.MonkeyPatch, how: BaseException
+) -> None:
+    folder = mirrors.open_root(root)
+    for index in range(600):
+        write(folder / str(index), "1")
+    begun = []
+
+    def put(path: Path) -> None:
+        begun.append(path)
+        if len(begun) == 1:
+            raise how
+        threading.Event().wait(0.01)
+
+    monkeypatch.setattr(mirrors.transfer, "_put", put)
+    with pytest.raises(type(how)):
+        mirrors.push(folder)
+    assert len(begun) < 599

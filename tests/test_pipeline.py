@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,20 @@ def test_more_trials_are_planned_and_fewer_are_not(tmp_path: Path, capsys: pytes
     assert "8 trials are planned now, 3 more than before" in capsys.readouterr().err
     assert begin(tmp_path / "a", "search.trials=2").ledger().planned == 8
     assert "8 trials are planned already, which stay" in capsys.readouterr().err
+
+
+def test_what_another_driver_planned_before_the_run_was_ours_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = Run.lock
+
+    def later(run: Run) -> AbstractContextManager[None]:
+        run.ledger().extend(11)
+        return lock(run)
+
+    begin(tmp_path / "a")
+    monkeypatch.setattr(Run, "lock", later)
+    assert begin(tmp_path / "a", "search.trials=8").ledger().planned == 11
 
 
 def test_more_trials_after_the_evaluation_would_open_the_test_split_again(tmp_path: Path) -> None:

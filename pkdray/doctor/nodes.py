@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from pkdray.doctor import facts, storage
@@ -64,13 +65,13 @@ def _distinct(named: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _probe(nodes: Sequence[Mapping[str, Any]], root: str, mark: str) -> tuple[dict[str, Any], dict[str, str]]:
-    try:
-        beacon = storage.Beacon(root, mark)
-    except (OSError, ValueError, NotImplementedError, RuntimeError):
-        # The driver cannot write there; every node says what it finds itself.
-        return _everywhere(storage.probe, [(root, f"{mark}-{index}") for index in range(len(nodes))], nodes)
-    with beacon:
-        arguments = [(root, f"{mark}-{index}", beacon.name) for index in range(len(nodes))]
+    with ExitStack() as stack:
+        try:
+            expected = stack.enter_context(storage.Beacon(root, mark)).name
+        except (OSError, ValueError, NotImplementedError, RuntimeError):
+            # The driver cannot write there; every node says what it finds itself.
+            expected = None
+        arguments = [(root, f"{mark}-{index}", expected) for index in range(len(nodes))]
         return _everywhere(storage.probe, arguments, nodes)
 
 

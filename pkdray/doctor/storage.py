@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 SMALL = 1 << 10
 LARGE = 16 << 20
@@ -76,12 +77,15 @@ def _open(root: str) -> tuple[Any, str]:
 
 
 def _limited(uri: str) -> str:
-    """Google's client would otherwise try again for a quarter of an hour.
+    """Google's client would otherwise try again for a quarter of an hour; and pyarrow wants blanks and signs quoted.
 
     Example:
-        >>> _limited("gs://bucket/runs"), _limited("s3://bucket/runs")
-        ('gs://bucket/runs?retry_limit_seconds=20', 's3://bucket/runs')
+        >>> _limited("gs://bucket/runs"), _limited("s3://bucket/my runs")
+        ('gs://bucket/runs?retry_limit_seconds=20', 's3://bucket/my%20runs')
     """
+    scheme, _, rest = uri.partition("://")
+    path, mark, options = rest.partition("?")
+    uri = f"{scheme}://{quote(path, safe='/@:')}{mark}{options}"
     if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds" in uri:
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={_SECONDS}"

@@ -28,6 +28,11 @@ _NESTED = ("set", "env", "resources")
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 _SECRET = {"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"}
 _PLACE = {"PATH", "FILE", "DIR"}
+_KEYS = re.compile(r"(key|secret|token|password)=", re.IGNORECASE)
+_PASSWORD = (
+    "holds credentials, which Ray shows and keeps: put them into the cluster's own environment, and their names under "
+    "`secrets`"
+)
 
 
 def looks_secret(name: str) -> bool:
@@ -44,7 +49,7 @@ def looks_secret(name: str) -> bool:
 def without_credentials(text: str) -> str:
     """Refuse an address that holds a user, a password or a key: Ray shows and keeps a job's command line."""
     parts = urlsplit(text)
-    if parts.scheme and ("@" in parts.netloc or re.search(r"(key|secret|token|password)=", parts.query, re.I)):
+    if parts.scheme and ("@" in parts.netloc or _KEYS.search(parts.query)):
         raise ValueError("holds credentials, which Ray would show: give the cluster a role, or list `secrets`")
     return text
 
@@ -58,6 +63,18 @@ def lasting(text: str) -> str:
             "cluster's nodes share, ~/..., or a URI such as s3://bucket/runs"
         )
     return text
+
+
+def _holds_password(value: Any) -> bool:
+    """Whether a value, or one within it, is an address with a password or a key."""
+    if isinstance(value, dict | list):
+        return any(map(_holds_password, value.values() if isinstance(value, dict) else value))
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        return parts is not None and (parts.password is not None or bool(_KEYS.search(parts.query)))
+    except ValueError:
+        # No address at all.
+        return False
 
 
 def _names(names: list[str]) -> list[str]:
@@ -174,7 +191,7 @@ def _step_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
 def _secret_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
     """Variables of `env` whose values Ray would show and keep, though they look like secrets or are called so."""
     env, secrets = data.get("env"), data.get("secrets")
-    for name in env if isinstance(env, dict) else ():
+    for name, value in env.items() if isinstance(env, dict) else ():
         if isinstance(secrets, list) and name in secrets:
             yield ("env", name), "is among the `secrets` too, which have no values here"
         elif looks_secret(str(name)):
@@ -183,6 +200,12 @@ def _secret_faults(data: Mapping[str, Any]) -> Iterable[Fault]:
                 "looks like a secret, and Ray shows and keeps these values: put the name under `secrets`, and the "
                 "value into the cluster's own environment",
             )
+        elif _holds_password(value):
+            yield ("env", name), _PASSWORD
+    assignments = data.get("set")
+    for path, value in assignments.items() if isinstance(assignments, dict) else ():
+        if _holds_password(value):
+            yield ("set", path), _PASSWORD
 
 
 def _faults(error: ValidationError) -> Iterable[Fault]:

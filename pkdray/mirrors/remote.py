@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -260,17 +260,30 @@ def _written(path: Path, send: Callable[[Any], object]) -> Stamp:
         if target != place:
             system.create_dir(place.rpartition("/")[0], recursive=True)
         try:
-            with system.open_output_stream(target) as stream:
-                send(stream)
+            _fill(system, target, send)
         except BaseException:
-            # Leaving the block has closed the stream, which publishes the part that was written.
-            system.delete_file(target)
+            if target != place:
+                with suppress(FileNotFoundError):
+                    system.delete_file(target)
             raise
         if target != place:
             system.move(target, place)
         stamp = _stamp(system.get_file_info(place))
     assert stamp is not None, f"{uri} was written a moment ago"
     return stamp
+
+
+def _fill(system: Any, target: str, send: Callable[[Any], object]) -> None:
+    stream = system.open_output_stream(target)
+    try:
+        send(stream)
+    except BaseException:
+        # Closing publishes the part that was written. Where it is the storage that fails, closing fails too, publishes
+        # nothing, and the file that was there before stays.
+        stream.close()
+        system.delete_file(target)
+        raise
+    stream.close()
 
 
 def _aside(place: str) -> str:

@@ -120,8 +120,14 @@ def push_as(source: Path, path: Path) -> Stamp:
     Raises:
         StorageError: the storage cannot be written.
     """
-    with source.open("rb") as stream:
-        return upload(stream, path)
+
+    def send() -> Stamp:
+        with source.open("rb") as stream:
+            return upload(stream, path)
+
+    # In a thread, where no Ctrl-C falls: it would leave nothing in the place of what was there before.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(send).result()
 
 
 def fetch(source: Path, dest: Path) -> list[str]:
@@ -206,8 +212,13 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _each(names: Iterable[str], work: Callable[[str], object]) -> None:
     with ThreadPoolExecutor(THREADS) as threads:
-        for done in [threads.submit(work, name) for name in names]:
-            done.result()
+        try:
+            for done in [threads.submit(work, name) for name in names]:
+                done.result()
+        except (StorageError, KeyboardInterrupt):
+            # Thousands may be waiting, each for as long as a storage is waited for that does not answer.
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _files(folder: Path, skip: tuple[str, ...]) -> dict[str, os.stat_result]:

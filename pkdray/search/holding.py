@@ -50,19 +50,22 @@ def held(folder: Path) -> Iterator[None]:
         return
     lease = Lease(folder, holder_note(os.getpid(), platform.node()))
     lease.take()
-    outgoing = _Outgoing(folder)
+    outgoing = _Outgoing(folder, lease)
     try:
-        _begin(folder, outgoing)
+        # From the first moment: a run with much to bring may take longer than a lease lasts.
         with _repeating(lambda: _refresh(lease), REFRESH_SECONDS):
+            _begin(folder, outgoing)
             try:
                 with _repeating(outgoing.some, 1.0):
                     yield
             except BaseException as error:
+                _tried(lease.refresh, "the lease")
                 if lease.lost:
                     raise _taken_over(folder) from error
                 # What stopped the sweep, as Ctrl-C, is what is to be told, whatever the storage says.
                 _tried(outgoing.all, "what is finished")
                 raise
+            lease.refresh()
             if lease.lost:
                 raise _taken_over(folder)
             outgoing.all()
@@ -92,8 +95,8 @@ def _taken_over(folder: Path) -> RunError:
 class _Outgoing:
     """What the driver writes, on its way to the storage; trials and trainings bring their own folders there."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, lease: Lease) -> None:
+        self._folder, self._lease = folder, lease
         self._live, self._ledger = mirrors.Seldom(LIVE_SECONDS), mirrors.Seldom(LEDGER_SECONDS)
         self._turn = threading.Lock()
         self._sent: tuple[int, int] | None = None
@@ -113,7 +116,8 @@ class _Outgoing:
         with self._turn:
             status = (self._folder / STUDY_FILE).stat()
             now = (status.st_mtime_ns, status.st_size)
-            if now == self._sent:
+            # Asked each time: a machine that slept wakes up in any line, and must not undo what another did meanwhile.
+            if now == self._sent or not self._lease.kept():
                 return
             with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=self._folder) as aside:
                 snapshot = Path(aside) / STUDY_FILE

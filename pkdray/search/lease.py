@@ -50,18 +50,26 @@ class Lease:
             self._outlast(found)
         self._write()
 
+    def kept(self) -> bool:
+        """Whether the lease in the storage is still this holder's.
+
+        Where there is none, another who took this one for dead has been there, and is done.
+        """
+        found = _read(self._path)
+        return found is not None and found["token"] == self._token
+
     def refresh(self) -> None:
         """Show that the holder lives, unless another has taken the lease meanwhile, who took this one for dead."""
-        found = _read(self._path)
-        if found is not None and found["token"] != self._token:
-            self.lost = True
-        else:
+        if self.kept():
             self._write()
+        else:
+            self.lost = True
 
     def give_back(self) -> None:
         """Let the next one have it at once."""
-        mirrors.delete(self._path)
-        self._path.unlink(missing_ok=True)
+        if self.kept():
+            mirrors.delete(self._path)
+            self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         content = {"holder": self._note, "token": self._token}

@@ -14,15 +14,15 @@ from pkdray import mirrors
 from pkdray.config import Config
 from pkdray.data.dataset import Dataset
 from pkdray.embeddings import Rows
-from pkdray.errors import RunError
-from pkdray.files import write_atomic
+from pkdray.errors import CheckpointError, RunError
+from pkdray.files import checksum, write_atomic
 from pkdray.models.networks import Student
 from pkdray.search.ledger import Ledger, reason, retry_of, summary
 from pkdray.search.run import Run, fixed_values
 from pkdray.search.space import suggest
 from pkdray.search.trial import BEST
 from pkdray.training.answers import answers_table
-from pkdray.training.bundles import Architecture, StudentInfo, write_bundle
+from pkdray.training.bundles import Architecture, StudentInfo, read_info, write_bundle
 from pkdray.training.checkpoints import load_tensors, load_trained
 from pkdray.training.frozen import with_steps
 from pkdray.training.inputs import fit_standardizers, present, split_arrays
@@ -88,8 +88,7 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int, ledger: Ledg
 
     The folder is built aside and swapped in, so that ``best/`` is never a mixture of two trials.
     """
-    marker = run.best / "metrics.json"
-    if marker.exists() and json.loads(marker.read_text(encoding="utf-8")).get("trial") == number:
+    if _is_student_of(run.best, number):
         return
     config = plan.trial_config(trial_overrides(run, ledger or run.ledger(), number))
     student, meta = load_student(run, plan, config, number)
@@ -108,7 +107,22 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int, ledger: Ledg
     write_bundle(build, student, info, standardizers, metrics, plan.info.recordings)
     write_predictions(build, plan, dataset, student, "val", config, run.pool(plan).frozen)
     shutil.rmtree(run.best, ignore_errors=True)
+    # Or what this one lacks, as answers on the test split, would come back from there.
+    mirrors.remove(run.best)
     build.rename(run.best)
+
+
+def _is_student_of(folder: Path, number: int) -> bool:
+    """Whether a folder is a trial's student, and whole: a driver that was killed may have brought half of it away."""
+    try:
+        info = read_info(folder)
+    except CheckpointError:
+        return False
+    return (
+        info.made_from.get("trial") == number
+        and all((folder / name).is_file() and checksum(folder / name) == said for name, said in info.checksums.items())
+        and (folder / PREDICTIONS.format(split="val")).is_file()
+    )
 
 
 def load_student(run: Run, plan: Plan, config: Config, number: int) -> tuple[Student, dict[str, Any]]:

@@ -25,6 +25,8 @@ _UNUSUAL = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 def read_trials(engine: Engine, study_id: int) -> list[FrozenTrial]:
     """Every row of a study with one objective, by number."""
     with engine.connect() as database:
+        # Of one moment: without this a sweep may add a trial between two queries. It ends with the connection's block.
+        database.exec_driver_sql("BEGIN")
 
         def rows(query: str) -> Iterator[tuple[Any, ...]]:
             yield from database.exec_driver_sql(query, (study_id,))

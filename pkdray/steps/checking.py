@@ -8,6 +8,7 @@ from pathlib import Path
 from pkdray.console import Console
 from pkdray.doctor import Finding, failed, merged, where
 from pkdray.errors import ConfigError, RunError
+from pkdray.mirrors import is_uri, open_root, shown
 
 
 def doctor(
@@ -24,6 +25,7 @@ def doctor(
 
     Raises:
         ConfigError: the study has a mistake, or the runs dir is no folder that the cluster could know.
+        StorageError: the runs dir is a URI that pkdray cannot use.
         DatasetError: its dataset is not here.
     """
     address = address or os.environ.get("RAY_ADDRESS")
@@ -81,8 +83,11 @@ def _root(runs_dir: str | None, address: str | None) -> str | None:
     """The runs dir as every node understands it: nodes run in other folders."""
     from pkdray.doctor.network import is_dashboard
 
-    if runs_dir is None or "://" in runs_dir:
-        return runs_dir
+    if runs_dir is None:
+        return None
+    if is_uri(runs_dir):
+        # As every step reads it; one with credentials is refused, which a job's command line would show.
+        return shown(open_root(runs_dir))
     path = Path(runs_dir).expanduser()
     if address is not None and is_dashboard(address) and not path.is_absolute():
         raise ConfigError(

@@ -107,8 +107,7 @@ def begun(path: Path, plan: Plan, console: Console) -> Run:
             details=differing,
             cure="Choose another --name, or give the study and the --set that it was made from.",
         )
-    ledger, wanted = run.ledger(), plan.config.search.trials
-    planned = ledger.planned
+    wanted, planned = plan.config.search.trials, run.ledger().planned
     if wanted > planned and plan.config.search.sampler != "grid":
         if read_evaluation(run) is not None:
             raise RunError(
@@ -117,7 +116,10 @@ def begun(path: Path, plan: Plan, console: Console) -> Run:
                 cure=f"Ask for --trials {planned}, or choose another --name.",
             )
         with run.lock():
-            ledger.extend(wanted)
+            # Read anew: until the run was ours another driver may have planned more, or brought its ledger.
+            ledger = run.ledger()
+            if wanted > ledger.planned:
+                ledger.extend(wanted)
         console.say(f"{run.name}: {wanted} trials are planned now, {wanted - planned} more than before.")
     elif wanted < planned:
         console.say(f"{run.name}: {planned} trials are planned already, which stay.")

@@ -48,7 +48,7 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(home: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
     environment = {
         "HOME": str(home),
         "PATH": os.environ["PATH"],
@@ -59,6 +59,7 @@ def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
         "SLURM_GPUS_ON_NODE": "8",
         "PKDRAY_HEAD_IP": "10.0.0.7",
         "TMPDIR": str(home),
+        **more,
     }
     return subprocess.Popen(
         ["bash", str(SCRIPT), *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -92,6 +93,15 @@ def test_a_failure_is_the_jobs_failure(home: Path) -> None:
     process.communicate(timeout=60)
     assert process.returncode == 2
     assert not any(line.startswith("scontrol") for line in said(home))
+
+
+def test_a_step_that_ends_at_once_is_no_success(home: Path) -> None:
+    (home / ".venv" / "bin" / "srun").write_text("#!/bin/bash\nexit 3\n")
+    # The node is busy: the step is gone before the script looks at it.
+    (home / "slow").write_text('set() { builtin set "$@"; if [ "$1" = +m ]; then sleep 0.5; fi; }\n')
+    process = start(home, "space", "run", BASH_ENV=str(home / "slow"))
+    process.communicate(timeout=60)
+    assert process.returncode == 3
 
 
 def test_when_the_time_is_up_the_driver_is_interrupted_and_the_job_goes_back(home: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 from command_line import Said
 
-from pkdray.doctor import checks, facts, network, remote, storage
+from pkdray.doctor import checks, facts, network, nodes, remote, storage
 from pkdray.doctor.checks import NodeFacts
 from pkdray.doctor.findings import Finding
 
@@ -58,6 +58,21 @@ def test_storage_is_tried_and_left_as_it_was(tmp_path: Path, uri: bool) -> None:
     assert min(said["write_mb_s"], said["read_mb_s"], said["seconds_small"]) > 0
     assert said["sees"] is None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["my runs", "100%", "a%20b"])
+def test_a_uri_means_the_folder_that_a_sweep_would_write_to(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with storage.Beacon(str(tmp_path / name), "mark") as beacon:
+        said = storage.probe(f"file://{tmp_path / name}", "mark-0", beacon.name)
+    assert (said["error"], said["sees"]) == (None, True)
+
+
+def test_a_uri_with_credentials_is_tried_nowhere(pkdray: Any) -> None:
+    said = pkdray("doctor", "--runs-dir", "s3://key:hush-hush@bucket/runs", "--address", "http://127.0.0.1:9")
+    assert said.code == 2
+    assert "holds credentials" in said.err
+    assert "hush-hush" not in said.out + said.err
 
 
 def test_a_node_sees_the_file_of_another_or_does_not(tmp_path: Path) -> None:
@@ -113,6 +128,19 @@ def test_google_is_not_waited_for_without_end() -> None:
     assert fs.FileSystem.from_uri(storage._limited("gs://anonymous@b/runs"))[1] == "b/runs"
     with pytest.raises(ValueError, match="retry_limit"):
         fs.FileSystem.from_uri("gs://anonymous@b/runs?retry_limit=20")
+
+
+def test_nodes_are_asked_also_where_the_driver_cannot_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed:
+        type_name = "s3"
+
+        def open_output_stream(self, path: str) -> None:
+            raise OSError("ACCESS_DENIED")
+
+    monkeypatch.setattr(storage, "_open", lambda root: (Closed(), root))
+    monkeypatch.setattr(nodes, "_everywhere", lambda work, arguments, nodes: (list(arguments), {}))
+    asked, _ = nodes._probe([{}, {}], "s3://b/runs", "mark")
+    assert asked == [("s3://b/runs", "mark-0", None), ("s3://b/runs", "mark-1", None)]
 
 
 def test_storage_that_gives_back_something_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,20 @@ def test_an_address_with_credentials_is_refused(storage: str) -> None:
     assert "holds credentials, which Ray would show" in faults(storage=storage)[0]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("env", {"TRACKER": "https://me:hush-hush@host/"}),
+        ("set", {"dataset.path": "s3://me:hush-hush@bucket/data"}),
+        ("set", {"tracking.mlflow": {"uri": "https://host/?token=hush-hush"}}),
+    ],
+)
+def test_credentials_in_an_address_are_refused_wherever_ray_would_show_them(field: str, value: dict[str, Any]) -> None:
+    (said,) = faults(**{field: value})
+    assert said.startswith(f"{field}.{next(iter(value))}: holds credentials, which Ray shows and keeps")
+    assert "hush-hush" not in said
+
+
 @pytest.mark.parametrize("storage", ["s3://bucket/runs", "gs://b", "/nfs/runs", "~/runs", "file:///nfs/runs"])
 def test_a_place_that_lasts_is_taken(storage: str) -> None:
     assert build_job({**PIPELINE, "storage": storage}).storage == storage

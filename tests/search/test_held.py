@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from pkdray.config import Parameter
 from pkdray.errors import StorageError
+from pkdray.search.folders import STUDY_FILE
 from pkdray.search.held import HeldStorage
 from pkdray.search.ledger import STUDY, Ledger
 from pkdray.search.rows import read_trials
@@ -91,7 +93,7 @@ def test_six_queries_read_what_optuna_reads(tmp_path: Path) -> None:
     optuna.create_study(storage=other, study_name="other").add_trial(create_trial(value=1.0, user_attrs={"a": 1}))
     with queries(ledger) as said:
         read = read_trials(ledger._storage.engine, other.get_study_id_from_name(STUDY))
-    assert len(said) == 6
+    assert [statement.split()[0] for statement in said] == ["BEGIN", *["SELECT"] * 6]
     expected = other.get_all_trials(other.get_study_id_from_name(STUDY))
     assert len(expected) == 9
     assert {trial.state for trial in expected} == set(TrialState)
@@ -182,3 +184,31 @@ def test_a_held_study_is_one_study(tmp_path: Path) -> None:
         held.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     with pytest.raises(KeyError):
         HeldStorage(disk, "another")
+
+
+def test_a_trial_that_begins_while_the_study_is_read_does_not_make_it_unreadable(tmp_path: Path) -> None:
+    ledger = lived(tmp_path / STUDY_FILE)
+    tried = []
+
+    def meanwhile(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM trial_params" not in statement or tried:
+            return
+        tried.append(statement)
+        # A sweep writes just now; where the reader keeps it waiting, it will do so a moment later.
+        with closing(sqlite3.connect(ledger.path, timeout=0)) as sweep, suppress(sqlite3.OperationalError):
+            (number,) = sweep.execute("SELECT MAX(trial_id) + 1 FROM trials").fetchone()
+            sweep.execute(
+                "INSERT INTO trials (trial_id, number, study_id, state) VALUES (?, 9, 1, 'RUNNING')", [number]
+            )
+            sweep.execute(
+                "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (?, 'a', '1')", [number]
+            )
+            sweep.commit()
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", meanwhile)
+    try:
+        found = Ledger(ledger.path)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", meanwhile)
+    assert tried
+    assert len(found.trials()) == 9

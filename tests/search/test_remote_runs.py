@@ -31,8 +31,11 @@ from pkdray.search.adopting import PROPOSAL, adopt, write_proposal
 from pkdray.search.folders import STUDY_FILE, fetch_run, find_folder, holder, run_folders
 from pkdray.search.lease import LEASE_FILE, Lease, lease_holder
 from pkdray.search.ledger import Ledger
-from pkdray.search.run import POOLS, Run, new_run_path
+from pkdray.search.results import write_best
+from pkdray.search.run import POOLS, Run, fixed_values, new_run_path, sampler_for
+from pkdray.search.space import suggest
 from pkdray.search.trial import BEST, CURVES, RESULT, run_trial
+from pkdray.training.bundles import MODEL, read_bundle
 from pkdray.training.folders import Checkpoints
 from pkdray.training.loop import LAST
 from pkdray.training.plan import Plan
@@ -117,6 +120,24 @@ def test_a_dead_holders_lease_is_taken_after_a_while_and_the_dead_one_notices(
     dead.refresh()
     assert dead.lost
     assert lease_holder(place()) == "process 2 on b", "and leaves it alone"
+
+
+def test_who_slept_while_another_took_the_run_and_ended_has_lost_it(place: Callable[[], Path], machine: Move) -> None:
+    asleep = Lease(place(), "process 1 on a", pytest.fail)
+    asleep.take()
+    machine("b")
+    # Took it over, swept to the end, and gave it back.
+    mirrors.delete(place() / LEASE_FILE)
+    machine("a")
+    asleep.refresh()
+    assert asleep.lost
+    assert lease_holder(place()) is None, "and does not take it again"
+    machine("b")
+    next_one = Lease(place(), "process 3 on b", pytest.fail)
+    next_one.take()
+    machine("a")
+    asleep.give_back()
+    assert lease_holder(place()) == "process 3 on b", "it is not the sleeper's to give back"
 
 
 # --- a run's folder ---
@@ -215,9 +236,9 @@ def test_a_driver_whose_run_was_taken_over_stops_and_leaves_the_storage_alone(
 
     def lose() -> None:
         with made.lock():
-            mirrors.write(made.path / LEASE_FILE, content)
             told(made.ledger(), 0.9)
-            until(lambda: False)
+            # Again and again, as a holder does: a refresh may be under way, between its look and its write.
+            until(lambda: not mirrors.write(made.path / LEASE_FILE, content))
 
     with pytest.raises(RunError, match="Another machine took over the run s3://"):
         lose()
@@ -225,6 +246,30 @@ def test_a_driver_whose_run_was_taken_over_stops_and_leaves_the_storage_alone(
     machine("b")
     fetch_run(place())
     assert Run(place()).ledger().counts().complete == 0
+
+
+@pytest.mark.parametrize("how", ["it ends", "it fails"])
+def test_a_driver_that_slept_undoes_nothing_of_what_another_did(
+    made: Run, machine: Move, place: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It wakes up at the end of its sweep, before it has looked at its lease again."""
+    monkeypatch.setattr(holding, "REFRESH_SECONDS", 3600.0)
+    driver = made.lock()
+    driver.__enter__()
+    told(made.ledger(), 0.9)
+    machine("b")
+    mirrors.delete(place() / LEASE_FILE)
+    fetch_run(place())
+    with Run(place()).lock():
+        told(Run(place()).ledger(), 0.7)
+    machine("a")
+    with pytest.raises(RunError, match="Another machine took over the run s3://"):
+        driver.__exit__(*((KeyError, KeyError(), None) if how == "it fails" else (None, None, None)))
+    machine("b")
+    fetch_run(place())
+    best = Run(place()).ledger().best()
+    assert best is not None
+    assert best.value == 0.7
 
 
 def test_what_stops_a_sweep_is_told_after_a_last_push(made: Run, machine: Move, place: Any) -> None:
@@ -298,6 +343,47 @@ def test_a_proposal_is_kept_with_remote_trials_alone(tmp_path: Path, place: Call
     assert not (tmp_path / "0").exists()
     write_proposal(place() / "0", {"a": 1})
     assert json.loads((place() / "0" / PROPOSAL).read_text()) == {"a": 1}
+
+
+# --- the best student ---
+
+
+def test_best_is_never_a_mixture_wherever_it_is_looked_at(
+    made: Run, place: Any, machine: Move, study: Any, digits: Dataset, pools: Path
+) -> None:
+    from pkdray.search.sweep import study_arrays
+    from pkdray.training.pools import Pool
+
+    plan = study({"training.epochs": 2})
+    arrays = study_arrays(plan, digits, Pool.at(pools, plan))
+
+    def better(value: float) -> None:
+        with made.lock():
+            ledger = made.ledger()
+            trial = ledger.ask(sampler_for(made.config))
+            overrides = suggest(made.config.search.space, trial, fixed_values(made.config))
+            ledger.complete(trial.number, value, run_trial(plan, overrides, arrays, made.trial(trial.number)))
+            write_best(made, plan, digits, trial.number)
+            if trial.number == 0:
+                (made.best / "predictions.test.parquet").write_text("an evaluation's, of trial 0")
+
+    better(0.5)
+    better(0.7)
+    names = {path.name for path in made.best.iterdir()}
+    fetch_run(made.path)
+    assert {path.name for path in made.best.iterdir()} == names
+    machine("b")
+    fetch_run(place())
+    there = Run(place())
+    assert {path.name for path in there.best.iterdir()} == names
+    assert read_bundle(there.best)[0].made_from["trial"] == 1
+    # A driver that was killed while it brought it away.
+    mirrors.delete(there.best / MODEL)
+    fetch_run(there.path)
+    assert not (there.best / MODEL).exists()
+    with there.lock():
+        write_best(there, plan, digits, 1)
+    assert read_bundle(there.best)[0].made_from["trial"] == 1
 
 
 # --- a trial that goes on elsewhere ---
