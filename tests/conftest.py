@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 # Before torch is first imported: with more threads, sums would depend on the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A local Ray turns tokens on for its whole process, also for clusters that tests start there later, and writes one into
+# the user's home. Tests of tokens say so to processes of their own.
+os.environ["RAY_AUTH_MODE"] = "disabled"
 
 import numpy as np
 import pandas as pd

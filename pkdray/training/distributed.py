@@ -195,8 +195,13 @@ class _Records:
 
 
 def _store() -> Any:
+    """Ray's key-value store, which every node sees."""
+    import ray
     from ray.experimental import internal_kv
 
+    if not internal_kv._internal_kv_initialized():
+        # Another Ray that this process had to do with was shut down.
+        internal_kv._initialize_internal_kv(ray._private.worker.global_worker.gcs_client)
     return internal_kv
 
 
