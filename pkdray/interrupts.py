@@ -1,11 +1,13 @@
 """A Ctrl-C or SIGTERM that is not lost.
 
-Python drops a KeyboardInterrupt raised inside a weakref callback, and imports run many.
+Python drops a KeyboardInterrupt raised inside a weakref callback, and imports run many. It prints a stack trace of what
+it drops.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +36,8 @@ def terminated_like_interrupted() -> Iterator[None]:
 def noticed() -> Iterator[Callable[[], None]]:
     """Notice every Ctrl-C within the block; yields a check that raises it again where its exception was dropped.
 
-    Outside of the main thread, which alone receives signals, the check never raises.
+    The stack trace of a dropped one is not printed: the check tells of it. Outside of the main thread, which alone
+    receives signals, the check never raises.
 
     Example:
         >>> with noticed() as check:
@@ -54,8 +57,16 @@ def noticed() -> Iterator[Callable[[], None]]:
         if pressed:
             raise KeyboardInterrupt
 
+    tell = sys.unraisablehook
+
+    def tell_others(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            tell(dropped)
+
     before = signal.signal(signal.SIGINT, notice)
+    sys.unraisablehook = tell_others
     try:
         yield check
     finally:
+        sys.unraisablehook = tell
         signal.signal(signal.SIGINT, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import weakref
 
@@ -15,7 +16,6 @@ class Thing:
     """Something that a weak reference can watch."""
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_ctrl_c_that_is_dropped_in_a_weakref_callback_is_raised_at_the_check() -> None:
     before = signal.getsignal(signal.SIGINT)
     with noticed() as check:
@@ -27,6 +27,26 @@ def test_a_ctrl_c_that_is_dropped_in_a_weakref_callback_is_raised_at_the_check()
         with pytest.raises(KeyboardInterrupt):
             check()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_no_stack_trace_is_printed_of_a_dropped_ctrl_c_but_of_other_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: told.append(dropped.exc_type))
+    hook = sys.unraisablehook
+
+    def fail(_: object) -> None:
+        raise ArithmeticError
+
+    with noticed() as check:
+        for callback in (lambda _: signal.raise_signal(signal.SIGINT), fail):
+            thing = Thing()
+            watch = weakref.ref(thing, callback)
+            del thing
+            assert watch() is None
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert told == [ArithmeticError]
+    assert sys.unraisablehook is hook
 
 
 def test_an_ordinary_ctrl_c_interrupts_at_once() -> None:
