@@ -185,6 +185,20 @@ def s3_server(_s3: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 @pytest.fixture
+def machine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes this process see the mirrors of another machine: ``machine("b")``; it begins on "a"."""
+    if "s3_server" in request.fixturenames:
+        # Which has a mirror home of its own: the last to set it wins.
+        request.getfixturevalue("s3_server")
+
+    def move(name: str) -> None:
+        monkeypatch.setenv("PKDRAY_MIRRORS", str(tmp_path / f"machine-{name}"))
+
+    move("a")
+    return move
+
+
+@pytest.fixture
 def pkdray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     """Runs the command line in this process, in a folder of its own."""
     from pkdray.__main__ import main

@@ -24,7 +24,7 @@ import pkdray
 PACKAGE = Path(pkdray.__file__).parent
 HEAVY = ("torch", "ray", "optuna", "pandas", "numpy", "pyarrow", "scipy")
 FLOORS = [
-    ["errors", "files", "config", "mirrors"],
+    ["errors", "files", "config", "locks", "repeating", "mirrors"],
     ["data", "losses", "models"],
     ["embeddings", "resources", "tracking"],
     ["training"],

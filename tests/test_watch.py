@@ -19,7 +19,7 @@ import pytest
 from pkdray.console import Console
 from pkdray.errors import RunError
 from pkdray.files import write_json
-from pkdray.search.folders import holder_note
+from pkdray.locks import note
 from pkdray.search.live import LiveState
 from pkdray.steps import watch
 
@@ -49,7 +49,7 @@ def held(run: Path) -> Any:
 import fcntl, sys
 with open({str(run / ".lock")!r}, "a+") as handle:
     fcntl.flock(handle, fcntl.LOCK_EX)
-    handle.write({holder_note(os.getpid(), platform.node())!r}); handle.flush()
+    handle.write({note(os.getpid(), platform.node())!r}); handle.flush()
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pkdray.errors import StorageError
 from pkdray.files import storage_errors, write_atomic
+from pkdray.locks import lock
 from pkdray.mirrors.paths import home, shown, uri_of
 from pkdray.mirrors.remote import Stamp, delete, download, exists, hidden, listing, stat, upload
 
@@ -206,7 +207,7 @@ def alone(folder: Path) -> Iterator[None]:
         locks.mkdir(parents=True, exist_ok=True)
         handle = (locks / name).open("a")
     with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, fcntl.LOCK_EX)
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from pkdray import mirrors
 from pkdray.errors import RunError
 from pkdray.files import write_json
-from pkdray.search.lease import lease_holder
+from pkdray.locks import locked_by
 
 RUN_FILE, LOCK_FILE, STUDY_FILE, LIVE_FILE = "run.yaml", ".lock", "study.db", "live.json"
 POOLS = "pools"
@@ -97,24 +96,11 @@ def keep_version(folder: Path, version: mirrors.Stamp) -> None:
     write_json(folder / VERSION_FILE, list(version))
 
 
-def holder_note(pid: int, host: str) -> str:
-    """What the holder of a run's lock writes into it."""
-    return f"process {pid} on {host}"
-
-
 def holder(folder: Path) -> str | None:
-    """Who holds the run now, on this machine or by its lease, as `holder_note` says it; None if nobody does."""
-    return holder_here(folder) or lease_holder(folder)
+    """Who holds the run now, on this machine or by its lease, as `locks.note` says it; None if nobody does."""
+    return holder_here(folder) or mirrors.lease_holder(folder)
 
 
 def holder_here(folder: Path) -> str | None:
     """Who on this machine holds the run's lock."""
-    try:
-        with (folder / LOCK_FILE).open("r", encoding="utf-8") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return handle.read().strip()
-    except FileNotFoundError:
-        pass
-    return None
+    return locked_by(folder / LOCK_FILE)

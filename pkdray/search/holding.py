@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import _thread
 import logging
-import os
-import platform
 import sqlite3
 import tempfile
 import threading
@@ -16,6 +14,9 @@ from pathlib import Path
 
 from pkdray import mirrors
 from pkdray.errors import RunError, StorageError
+from pkdray.locks import BusyError, own_note
+from pkdray.mirrors import REFRESH_SECONDS, Lease
+from pkdray.repeating import repeating
 from pkdray.search.folders import (
     LEDGER,
     LIVE_FILE,
@@ -23,11 +24,9 @@ from pkdray.search.folders import (
     STUDY_FILE,
     TRAININGS,
     bring,
-    holder_note,
     keep_version,
     known_version,
 )
-from pkdray.search.lease import REFRESH_SECONDS, Lease
 
 logger = logging.getLogger(__name__)
 LIVE_SECONDS, LEDGER_SECONDS = 3.0, 10.0
@@ -48,15 +47,21 @@ def held(folder: Path) -> Iterator[None]:
     if mirrors.uri_of(folder) is None:
         yield
         return
-    lease = Lease(folder, holder_note(os.getpid(), platform.node()))
-    lease.take()
+    lease = Lease(folder, own_note())
+    try:
+        lease.take()
+    except BusyError as error:
+        raise RunError(
+            f"The run {mirrors.shown(folder)} is being swept by {error.holder}.",
+            cure="Wait for it, or stop it there with Ctrl-C.",
+        ) from error
     outgoing = _Outgoing(folder, lease)
     try:
         # From the first moment: a run with much to bring may take longer than a lease lasts.
-        with _repeating(lambda: _refresh(lease), REFRESH_SECONDS):
+        with repeating(lambda: _refresh(lease), REFRESH_SECONDS, "pkdray-lease"):
             _begin(folder, outgoing)
             try:
-                with _repeating(outgoing.some, 1.0):
+                with repeating(outgoing.some, 1.0, "pkdray-storage"):
                     yield
             except BaseException as error:
                 _tried(lease.refresh, "the lease")
@@ -160,21 +165,3 @@ def _tried(action: Callable[[], object], what: str) -> None:
         action()
     except (StorageError, OSError, sqlite3.Error) as error:
         logger.warning("%s could not be brought to the storage: %s", what, error)
-
-
-@contextmanager
-def _repeating(action: Callable[[], None], seconds: float) -> Iterator[None]:
-    """Call ``action`` every so many seconds within the block, from a thread."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(seconds):
-            action()
-
-    thread = threading.Thread(target=work, name="pkdray-storage", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import platform
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 from pkdray import mirrors
 from pkdray.errors import RunError, StorageError
 from pkdray.files import write_json
-from pkdray.search.folders import LIVE_FILE, holder, holder_here, holder_note
+from pkdray.locks import note
+from pkdray.repeating import repeating
+from pkdray.search.folders import LIVE_FILE, holder, holder_here
 
 if TYPE_CHECKING:
     from pkdray.search.ledger import Counts
@@ -289,20 +290,9 @@ class LiveFile:
 @contextmanager
 def beating(beat: Callable[[], None], seconds: float = BEAT_SECONDS) -> Iterator[None]:
     """Call ``beat`` now and every few seconds within the block, from a thread: for steps that only wait."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(seconds):
-            beat()
-
     beat()
-    thread = threading.Thread(target=work, name="pkdray-live", daemon=True)
-    thread.start()
-    try:
+    with repeating(beat, seconds, "pkdray-live"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def read_live(folder: Path) -> dict[str, Any] | None:
@@ -334,7 +324,7 @@ def is_dead(folder: Path, live: Mapping[str, Any]) -> bool:
         return False
     if live["host"] != platform.node() and mirrors.uri_of(folder) is None:
         return False
-    return holder(folder) != holder_note(live["pid"], live["host"])
+    return holder(folder) != note(live["pid"], live["host"])
 
 
 def silence(live: Mapping[str, Any], now: datetime | None = None) -> float | None:

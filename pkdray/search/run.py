@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +17,7 @@ from pkdray.config import Config, build_config
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.errors import FingerprintError, PkdrayError, RunError
 from pkdray.files import storage_errors, write_yaml
+from pkdray.locks import BusyError, locked
 from pkdray.search.folders import (
     JOURNALS,
     LOCK_FILE,
@@ -29,18 +28,16 @@ from pkdray.search.folders import (
     fetch_run,
     find_folder,
     holder,
-    holder_note,
     run_folders,
 )
 from pkdray.search.holding import held
-from pkdray.search.lease import LEASE_FILE
 from pkdray.search.ledger import Ledger
 from pkdray.search.samplers import make_sampler
 from pkdray.search.space import flatten, grid, grid_size
 from pkdray.training.plan import Plan, make_plan
 from pkdray.training.pools import Pool
 
-_LEFTOVERS = (STUDY_FILE, LOCK_FILE, VERSION_FILE, LEASE_FILE, *JOURNALS)
+_LEFTOVERS = (STUDY_FILE, LOCK_FILE, VERSION_FILE, mirrors.LEASE_FILE, *JOURNALS)
 _VERSIONS = ("pkdray", "torch", "ray", "optuna", "POT", "numpy")
 
 
@@ -70,16 +67,11 @@ class Run:
 
         Raises:
             RunError: the folder holds a run, or something else.
+            FingerprintError: it holds a run of another dataset.
         """
         fetch_run(path)
         if (path / RUN_FILE).exists():
-            old = cls(path)
-            made = old.about["dataset_fingerprint"]
-            if made != plan.dataset_fingerprint:
-                raise FingerprintError(
-                    f"The run {path} was made with another dataset ({made}, not {plan.dataset_fingerprint}).",
-                    cure="Choose another --name.",
-                )
+            cls(path).check_dataset(plan)
             raise RunError(
                 f"The run {mirrors.shown(path)} exists.",
                 cure=f"`pkdray resume {mirrors.shown(path)}` continues it; or choose another --name.",
@@ -107,12 +99,21 @@ class Run:
             command: the command line that makes the run, for the record.
 
         Raises:
-            RunError: the folder holds a run, or something else.
+            RunError: the folder holds a run, or something else, or another process is making one there.
+            FingerprintError: it holds a run of another dataset.
             StorageError: it cannot be written.
         """
         cls.check_free(path, plan)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
+        with _locked(path):
+            # Another process may have made it a moment ago.
+            cls.check_free(path, plan)
+            return cls._create(path, plan, command)
+
+    @classmethod
+    def _create(cls, path: Path, plan: Plan, command: Sequence[str]) -> Run:
+        with storage_errors(path):
             # A start that was killed before run.yaml leaves a ledger in which nothing has happened yet.
             for name in (*JOURNALS, VERSION_FILE, STUDY_FILE):
                 (path / name).unlink(missing_ok=True)
@@ -187,6 +188,20 @@ class Run:
             )
         return dataset
 
+    def check_dataset(self, plan: Plan) -> None:
+        """Refuse to take this run for one of a plan that was made with other data.
+
+        Raises:
+            FingerprintError: the run was made with another dataset.
+        """
+        made = self.about["dataset_fingerprint"]
+        if made != plan.dataset_fingerprint:
+            raise FingerprintError(
+                f"The run {mirrors.shown(self.path)} was made with another dataset ({made}, not "
+                f"{plan.dataset_fingerprint}).",
+                cure="Choose another --name.",
+            )
+
     def plan(self, dataset: Dataset) -> Plan:
         """The run's plan; its config is resolved, so this only checks it once more."""
         return make_plan(self.config, dataset)
@@ -205,26 +220,26 @@ class Run:
             RunError: another process holds it, on this machine or another.
             StorageError: its storage cannot be written.
         """
-        with storage_errors(self.path):
-            handle = (self.path / LOCK_FILE).open("a+")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                handle.seek(0)
-                raise RunError(
-                    f"The run {self.name} is in use by {handle.read().strip() or 'another process'}.",
-                    cure="Wait for it, or stop it with Ctrl-C.",
-                ) from error
-            handle.truncate(0)
-            handle.write(holder_note(os.getpid(), platform.node()))
-            handle.flush()
-            with held(self.path):
-                yield
+        with ExitStack() as stack:
+            stack.enter_context(_locked(self.path))
+            stack.enter_context(held(self.path))
+            yield
 
     def is_active(self) -> bool:
         """Whether some process is sweeping the run now."""
         return holder(self.path) is not None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / LOCK_FILE))
+        except BusyError as error:
+            raise RunError(
+                f"The run {folder.name} is in use by {error.holder}.", cure="Wait for it, or stop it with Ctrl-C."
+            ) from error
+        yield
 
 
 def find_run(name_or_path: str, runs_dir: Path) -> Run:

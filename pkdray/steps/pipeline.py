@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pkdray import mirrors
 from pkdray.console import Console
-from pkdray.errors import CheckpointError, FingerprintError, InterruptedWorkError, RunError
+from pkdray.errors import CheckpointError, InterruptedWorkError, RunError
 from pkdray.interrupts import noticed
 from pkdray.steps.evaluating import folds_of, show_evaluation
 from pkdray.steps.searching import swept, teaching
@@ -94,12 +94,7 @@ def begun(path: Path, plan: Plan, console: Console) -> Run:
         Run.check_free(path, plan)
         return Run.create(path, plan, command_line())
     run = Run(path)
-    made = run.about["dataset_fingerprint"]
-    if made != plan.dataset_fingerprint:
-        raise FingerprintError(
-            f"The run {path} was made with another dataset ({made}, not {plan.dataset_fingerprint}).",
-            cure="Choose another --name.",
-        )
+    run.check_dataset(plan)
     differing = differences(run.config, plan.config)
     if differing:
         raise RunError(

@@ -287,8 +287,13 @@ def finished_pool(
         values[name] = metrics[plan.metric.name]
         tell()
 
+    def waiting(holder: str) -> None:
+        show(f"Teachers{fold}: {holder} trains them; waiting for it")
+
     tell()
-    pool = train(plan, dataset, runs_dir / POOLS, trained)
+    pool = train(plan, dataset, runs_dir / POOLS, trained, waiting)
+    if not values:
+        return pool, f"Teachers{fold}: the pool {pool.path.name}, which another process has trained meanwhile."
     done = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
     return pool, f"Teachers{fold}: {done} ({plan.metric.name} on validation)."
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,19 @@ import yaml
 
 from pkdray import mirrors
 from pkdray.embeddings import TeacherEmbeddings, read_embeddings
-from pkdray.errors import CheckpointError, FingerprintError
-from pkdray.files import checksum, write_yaml
+from pkdray.errors import CheckpointError, FingerprintError, RunError, StorageError
+from pkdray.files import checksum, storage_errors, write_yaml
+from pkdray.locks import BusyError, locked, own_note
+from pkdray.repeating import repeating
 from pkdray.training.plan import Plan
 
+logger = logging.getLogger(__name__)
+
 POOL_FILE = "pool.yaml"
+LOCK_FILE = ".lock"
 MODEL_FILE = "model.safetensors"
+LOOK_SECONDS = 1.0
+"""How often one looks who waits for another to train a pool."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +191,64 @@ class Pool:
             result[name] = embeddings.take(np.asarray(rows))
         return result
 
+    @contextmanager
+    def trained_alone(self, waiting: Callable[[str], object]) -> Iterator[Callable[[], None]]:
+        """Keep others from training the pool in the block: on this machine by a lock, on remote storage by a lease.
+
+        Two sweeps of one study need the same pool, and may start at once; the second waits for the first. The lock
+        dies with its process.
+
+        Args:
+            waiting: called with who trains the pool, whenever this one has waited a little for it.
+
+        Yields:
+            A check that raises where another machine has taken the pool over, because this one slept.
+
+        Raises:
+            StorageError: the folder, or its storage, cannot be read or written.
+        """
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            _entered(lambda: stack.enter_context(locked(self.path / LOCK_FILE)), waiting)
+            if mirrors.uri_of(self.path) is None:
+                yield lambda: None
+                return
+            lease = mirrors.Lease(self.path, own_note())
+            _entered(lease.take, waiting)
+            stack.callback(lambda: _tried(lease.give_back))
+            stack.enter_context(repeating(lambda: _tried(lease.refresh), mirrors.REFRESH_SECONDS, "pkdray-lease"))
+
+            def check() -> None:
+                lease.refresh()
+                if lease.lost:
+                    raise RunError(
+                        f"Another machine took over the teacher pool {mirrors.shown(self.path)}: for too long nothing "
+                        "was heard from this one.",
+                        cure="Run the same command again: it waits for that machine, and goes on with what it made.",
+                    )
+
+            yield check
+
     def discard_tnets(self) -> None:
         """Delete the shared T-Nets, which a newly trained teacher makes worthless."""
         shutil.rmtree(self.tnets, ignore_errors=True)
         mirrors.remove(self.tnets)
+
+
+def _entered(enter: Callable[[], object], waiting: Callable[[str], object]) -> None:
+    while True:
+        try:
+            enter()
+            return
+        except BusyError as error:
+            waiting(error.holder)
+        time.sleep(LOOK_SECONDS)
+
+
+def _tried(action: Callable[[], object]) -> None:
+    """Do something with the lease that is tried again later, or that others can do without."""
+    try:
+        action()
+    except (StorageError, OSError) as error:
+        logger.warning("The lease of the teacher pool: %s", error)

@@ -24,34 +24,53 @@ from pkdray.training.teachers import load_teacher, train_adapters, train_teacher
 OnTeacher = Callable[[str, dict[str, float]], None]
 """Called with a teacher's name and its validation metrics when it is trained."""
 
+OnWait = Callable[[str], None]
+"""Called with who trains the pool that is waited for."""
+
 _STORAGE = ".train"
 """Where Ray Train keeps its own records while a teacher trains; nothing of ours is read from there."""
 
 
-def teach(plan: Plan, dataset: Dataset, pools_dir: Path, on_teacher: OnTeacher | None = None) -> Pool:
+def teach(
+    plan: Plan,
+    dataset: Dataset,
+    pools_dir: Path,
+    on_teacher: OnTeacher | None = None,
+    on_wait: OnWait | None = None,
+) -> Pool:
     """Train what the plan's pool lacks, align the adapters, write the embeddings; returns the finished pool.
 
     Needs a connected Ray. A finished pool of the same fingerprint is verified and reused; an unfinished one is
-    continued: trained teachers are kept, a teacher in training goes on from its last checkpoint.
+    continued: trained teachers are kept, a teacher in training goes on from its last checkpoint. One that another
+    process is training is waited for.
 
     Raises:
         PkdrayError: a teacher diverged, a folder cannot be written, the pool is damaged.
     """
     # Ray's processes may run in another folder than this one.
     pool = Pool.at(pools_dir.resolve(), plan)
-    if pool.finished:
-        pool.verify(plan)
-        return pool
+    if not pool.finished:
+        with pool.trained_alone(on_wait or (lambda _holder: None)) as check:
+            # Whoever was waited for has finished it, or left it for this one to go on with.
+            pool.fetch()
+            if not pool.finished:
+                _teach(plan, dataset, pool, on_teacher or (lambda _name, _metrics: None), check)
+                return pool
+    pool.verify(plan)
+    return pool
+
+
+def _teach(plan: Plan, dataset: Dataset, pool: Pool, on_teacher: OnTeacher, check: Callable[[], None]) -> None:
     gpus = plan.resources.gpus_per_teacher_worker
     freeze(plan, dataset, plan.config.teachers, plan.taught, pool.frozen, cpus=1, gpus=gpus)
     members = [member.name for member in plan.pool.values() if member.adapter_of is None]
-    metrics = _train_all(plan, members, pool, on_teacher or (lambda _name, _metrics: None))
+    metrics = _train_all(plan, members, pool, on_teacher)
     release_all(pool.path / _STORAGE)
     pool.discard_tnets()
     metrics |= _recycle_and_embed(plan, dataset, pool)
     pool.fetch()
+    check()
     pool.write(plan, metrics)
-    return pool
 
 
 def _recycle_and_embed(plan: Plan, dataset: Dataset, pool: Pool) -> dict[str, dict[str, float]]:

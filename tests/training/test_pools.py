@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from pkdray.errors import CheckpointError, FingerprintError
+from pkdray import mirrors
+from pkdray.errors import CheckpointError, FingerprintError, RunError
 from pkdray.files import checksum
+from pkdray.locks import own_note
+from pkdray.repeating import repeating
 from pkdray.training.pools import Pool
 
 
@@ -145,3 +149,43 @@ def test_a_sample_that_the_pool_does_not_know_is_told(world):
     plan, _, pool = world
     with pytest.raises(CheckpointError, match=r"joint\.parquet knows nothing of sample 'stranger'"):
         pool.load_embeddings(plan, ["s001", "stranger"])
+
+
+# --- who trains it ---
+
+
+def test_a_pool_on_storage_that_another_machine_trains_is_waited_for(s3_server, monkeypatch):
+    monkeypatch.setattr("pkdray.training.pools.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("pkdray.mirrors.lease._LOOK_SECONDS", 0.3)
+    pool = Pool(mirrors.open_root(s3_server.uri("runs", "pools", "p")))
+    place = {"Bucket": s3_server.bucket, "Key": "runs/pools/p/.lease"}
+    content = b'{"holder": "process 2 on b", "token": "2"}'
+    client, over, waited = s3_server.client(), threading.Event(), []
+
+    def keep():
+        if not over.is_set():
+            client.put_object(**place, Body=content)
+
+    def wait(holder):
+        waited.append(holder)
+        over.set()
+
+    keep()
+    with repeating(keep, 0.2):
+        # The holder falls silent when it has been seen; three seconds later it counts as dead.
+        monkeypatch.setattr("pkdray.mirrors.lease.STALE_SECONDS", 3)
+        with pool.trained_alone(wait) as check:
+            check()
+            assert mirrors.lease_holder(pool.path) == own_note()
+    assert waited == ["process 2 on b"]
+    assert mirrors.lease_holder(pool.path) is None, "given back"
+
+
+def test_whoever_slept_while_another_machine_took_the_pool_does_not_declare_it_finished(s3_server):
+    pool = Pool(mirrors.open_root(s3_server.uri("runs", "pools", "p")))
+    with pool.trained_alone(pytest.fail) as check:
+        check()
+        mirrors.write(pool.path / mirrors.LEASE_FILE, b'{"holder": "process 2 on b", "token": "2"}')
+        with pytest.raises(RunError, match="Another machine took over the teacher pool s3://"):
+            check()
+    assert mirrors.lease_holder(pool.path) == "process 2 on b", "it is not the sleeper's to give back"

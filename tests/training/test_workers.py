@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import torch
 from pkdray.data.dataset import open_dataset
 from pkdray.embeddings import read_embeddings
 from pkdray.errors import CheckpointError, DivergedError
+from pkdray.locks import own_note
 from pkdray.training.inputs import split_arrays
 from pkdray.training.metrics import evaluate
-from pkdray.training.pools import Pool
+from pkdray.training.pools import LOCK_FILE, Pool
 from pkdray.training.teachers import load_teacher, train_teacher
 from pkdray.training.workers import teach
 
@@ -25,7 +27,8 @@ TWO = [{"name": "joint"}, {"name": "duo", "modalities": ["voice", "heart"]}]
 
 
 def contents(pool: Pool) -> dict[str, bytes]:
-    return {str(path.relative_to(pool.path)): path.read_bytes() for path in pool.path.rglob("*") if path.is_file()}
+    files = (path for path in pool.path.rglob("*") if path.is_file() and path.name != LOCK_FILE)
+    return {str(path.relative_to(pool.path)): path.read_bytes() for path in files}
 
 
 def never(name, _metrics):
@@ -87,6 +90,34 @@ def test_two_teachers_are_taught_reused_and_continued(small_dataset, plan, taugh
     again = teach(study, dataset, Path("under-ray"))
     assert {name: (pool.path / name).stat().st_mtime_ns for name in kept} == kept
     assert contents(again) == first
+
+
+def test_two_who_need_one_pool_at_once_train_it_once(small_dataset, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr("pkdray.training.pools.LOOK_SECONDS", 0.01)
+    dataset = small_dataset()
+    study = plan(dataset, {"teachers.training.epochs": 2, "teachers.adapters.enabled": False})
+    waits, waited, first, second = threading.Event(), [], [], []
+
+    def wait(holder: str) -> None:
+        waited.append(holder)
+        waits.set()
+
+    def follow() -> None:
+        second.append(teach(study, dataset, tmp_path / "pools", never, wait))
+
+    other = threading.Thread(target=follow)
+
+    def trained(name, _metrics):
+        first.append(name)
+        other.start()
+        assert waits.wait(60), "the second one waits while the first trains"
+
+    made = teach(study, dataset, tmp_path / "pools", trained)
+    kept = contents(made)
+    other.join(60)
+    assert (first, second) == (["joint"], [made])
+    assert waited[0] == own_note()
+    assert contents(second[0]) == kept
 
 
 def test_two_workers_make_one_teacher_that_works(small_dataset, plan, tmp_path):

@@ -31,17 +31,6 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.uri("folder") if request.param == "s3" else f"file://{tmp_path}/storage"
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Move:
-    """Makes this process see the mirrors of another machine: ``machine("b")``."""
-
-    def move(name: str) -> None:
-        monkeypatch.setenv("PKDRAY_MIRRORS", str(tmp_path / f"machine-{name}"))
-
-    move("a")
-    return move
-
-
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""One driver at a time, over machines that share nothing but the storage: a file that its holder keeps writing.
+"""One holder at a time, over machines that share nothing but the storage: a file that its holder keeps writing.
 
 Whether it still does is told by the storage's own times alone; the machines' clocks may differ.
 """
@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pkdray import mirrors
-from pkdray.errors import RunError
 from pkdray.files import write_json
+from pkdray.locks import BusyError
+from pkdray.mirrors.paths import uri_of
+from pkdray.mirrors.remote import delete, read, stat, write
 
 LEASE_FILE = ".lease"
 REFRESH_SECONDS, STALE_SECONDS = 5.0, 30
@@ -23,10 +24,11 @@ _LOOK_SECONDS = 2.0
 
 
 class Lease:
-    """The lease of one remote run.
+    """The lease of one remote folder: a run, a teacher pool.
 
     Args:
-        folder: of the run.
+        folder: the mirror. Its lock on this machine must be held: a lease whose last holder was of this machine is
+            taken at once.
         note: who wants it, for others to read.
         pause: sleeps; for tests.
     """
@@ -41,7 +43,7 @@ class Lease:
         """Take the lease; waits while it is not known whether its holder still lives.
 
         Raises:
-            RunError: another machine holds it and lives.
+            BusyError: another machine holds it and lives.
             StorageError: the storage cannot be read or written.
         """
         found = _read(self._path)
@@ -68,13 +70,13 @@ class Lease:
     def give_back(self) -> None:
         """Let the next one have it at once."""
         if self.kept():
-            mirrors.delete(self._path)
+            delete(self._path)
             self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         content = {"holder": self._note, "token": self._token}
         write_json(self._path, content)
-        mirrors.write(self._path, json.dumps(content).encode())
+        write(self._path, json.dumps(content).encode())
 
     def _last(self) -> str | None:
         """The token of this machine's last holder."""
@@ -86,26 +88,23 @@ class Lease:
     def _outlast(self, found: dict[str, Any]) -> None:
         probe = self._path.with_name(f"{LEASE_FILE}-{self._token}")
         try:
-            first = mirrors.stat(self._path)
-            while (last := mirrors.stat(self._path)) is not None:
+            first = stat(self._path)
+            while (last := stat(self._path)) is not None:
                 if last != first:
-                    raise RunError(
-                        f"The run {mirrors.shown(self._path.parent)} is being swept by {found['holder']}.",
-                        cure="Wait for it, or stop it there with Ctrl-C.",
-                    )
-                if mirrors.write(probe, b"").seconds - last.seconds > STALE_SECONDS:
+                    raise BusyError(found["holder"])
+                if write(probe, b"").seconds - last.seconds > STALE_SECONDS:
                     return
                 self._pause(_LOOK_SECONDS)
         finally:
-            mirrors.delete(probe)
+            delete(probe)
 
 
 def lease_holder(folder: Path) -> str | None:
-    """Who holds a remote run by its lease; None if nobody does, or the run is not remote."""
+    """Who holds a remote folder by its lease; None if nobody does, or the folder is not remote."""
     path = folder / LEASE_FILE
-    if mirrors.uri_of(folder) is None:
+    if uri_of(folder) is None:
         return None
-    found, version = _read(path), mirrors.stat(path)
+    found, version = _read(path), stat(path)
     # A reader may not be allowed to write, so it cannot ask the storage for its time.
     if found is None or version is None or time.time() - version.seconds > 2 * STALE_SECONDS:
         return None
@@ -113,7 +112,7 @@ def lease_holder(folder: Path) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    content = mirrors.read(path)
+    content = read(path)
     if content is None:
         return None
     try:
