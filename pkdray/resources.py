@@ -68,8 +68,9 @@ class Resources:
 def resolve(asked: ResourcesConfig, nodes: Iterable[Node] = (), student: Footprint | None = None) -> Resources:
     """Decide what is ``auto``; what the user says stays.
 
-    Without a GPU a trial takes one CPU and no reader. Else nodes without one, such as a head, do not count, and the
-    GPUs are those of the node that has the fewest CPUs for each of them:
+    Without a GPU a trial takes one CPU and no reader. Else nodes without one, such as a head, do not count, nor do
+    those that lend no CPU, on which no trial has room; and the GPUs are those of the node that has the fewest CPUs for
+    each of them:
 
     * a student on features shares its GPU with as many others as its memory and its CPUs allow, at most
       `MOST_STUDENTS_A_GPU`; data-parallel workers, which cannot share one, and students on images have it to
@@ -85,7 +86,7 @@ def resolve(asked: ResourcesConfig, nodes: Iterable[Node] = (), student: Footpri
         (0.25, 3.0, 0)
     """
     student = student or Footprint()
-    equipped = [node for node in nodes if node.gpus >= 1]
+    equipped = [node for node in nodes if node.gpus >= 1 and node.cpus > 0]
     gpus = asked.gpus_per_trial
     if gpus == AUTO:
         gpus = _share_of_a_gpu(asked, equipped, student) if equipped else 0.0

@@ -33,6 +33,7 @@ TAUGHT_BY_IMAGES = Footprint(parameters=200_000, nbytes=80_000_000, any_images=T
         (CLUSTER, SMALL, (3, 0.25, 0, 1, 64)),
         (CLUSTER, IMAGES, (8, 1, 7, 1, 16)),
         # The node with the fewest CPUs a GPU decides: 3 of them, so three students share one.
+        ([*P4D, Node(0, 8, 80 * GIB)], SMALL, (3, 0.25, 0, 1, 32)),
         ([*P4D, Node(12, 4, 40 * GIB)], SMALL, (1, 1 / 3, 0, 1, 36)),
         ([Node(4, 8, 16 * GIB)], SMALL, (0.5, 1, 0, 1, 8)),
         ([Node(4, 8, 16 * GIB)], IMAGES, (0.5, 1, 0, 1, 8)),

@@ -14,6 +14,7 @@ from urllib.parse import quote
 SMALL = 1 << 10
 LARGE = 16 << 20
 _SECONDS = 20
+_CONNECT_SECONDS, _ATTEMPTS = 5, 3
 
 
 def probe(root: str, name: str, expected: str | None = None) -> dict[str, Any]:
@@ -70,10 +71,30 @@ class Beacon:
 def _open(root: str) -> tuple[Any, str]:
     from pyarrow import fs
 
+    scheme, _, rest = root.partition("://")
+    # Options in the URI are for pyarrow to read, which then waits for minutes where nothing answers.
+    if scheme == "s3" and "?" not in rest:
+        return _s3(rest.partition("/")[0]), rest.rstrip("/")
     if "://" in root:
         system, folder = fs.FileSystem.from_uri(_limited(root))
         return system, folder.rstrip("/")
     return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
+
+
+def _s3(bucket: str) -> Any:
+    from pyarrow import fs
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region is None:
+        region = "us-east-1" if endpoint else fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(
+        region=region,
+        endpoint_override=endpoint or None,
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=_SECONDS,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+    )
 
 
 def _limited(uri: str) -> str:

@@ -118,8 +118,10 @@ class Jobs:
                 broken_since = broken_since or time.monotonic()
                 if time.monotonic() - broken_since > _LOST_SECONDS:
                     raise JobError(
-                        f"The connection to {self.url} is lost; the job {job} goes on without us.",
-                        cure=f"Look again with: pkdray jobs logs {job} --follow",
+                        f"The connection to {self.url} is lost; whether the job {job} goes on cannot be seen from "
+                        "here.",
+                        cure=f"Where the cluster lives, look again with: pkdray jobs logs {job} --follow\n"
+                        "A cluster whose head ended has lost its jobs: start it anew, and submit the job once more.",
                     ) from lost
             time.sleep(_POLL_SECONDS)
 
@@ -171,10 +173,15 @@ def _plain(job: Any) -> dict[str, Any]:
         "status": str(job.status),
         "message": job.message,
         "exit_code": job.driver_exit_code,
-        "stop_seconds": int(environment.get("RAY_JOB_STOP_WAIT_TIME_S", 3)),
+        "stop_seconds": _seconds(environment.get("RAY_JOB_STOP_WAIT_TIME_S")),
         "started": job.start_time / 1000 if job.start_time else None,
         "ended": job.end_time / 1000 if job.end_time else None,
     }
+
+
+def _seconds(text: str | None) -> int:
+    """How long a job may take to stop; Ray's 3 where it says nothing, or what is no number, as another's job may."""
+    return int(text) if text is not None and text.isdecimal() else 3
 
 
 def _reason(error: Exception) -> str:

@@ -73,7 +73,7 @@ def entrypoint(job: Job, study: str | None = None) -> str:
         "exec python -m pkdray teach mfeat_pkd --runs-dir ~/'my runs'"
     """
     # exec: a stop's signal and a kill's exit code are those of pkdray, with no shell between.
-    return " ".join(["exec", *map(_quoted, [job.python, "-m", "pkdray", *arguments(job, study)])])
+    return " ".join(["exec", *map(quoted, [job.python, "-m", "pkdray", *arguments(job, study)])])
 
 
 def environment(job: Job) -> dict[str, str]:
@@ -132,5 +132,11 @@ def _plain(value: Any) -> bool:
         return False
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
+    """A word for a shell, which still makes ``~/`` the home of its user.
+
+    Example:
+        >>> quoted("~/my runs"), quoted("s3://bucket/my runs")
+        ("~/'my runs'", "'s3://bucket/my runs'")
+    """
     return f"~/{shlex.quote(word[2:])}" if word.startswith("~/") else shlex.quote(word)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 LIVE_SECONDS, LEDGER_SECONDS = 3.0, 10.0
 """How often live.json and the ledger go to the storage at most, where they have changed."""
 _TICK = 0.25
+_SNAPSHOT = ".snapshot-"
 
 
 @contextmanager
@@ -87,6 +89,9 @@ def _begin(folder: Path, outgoing: _Outgoing) -> None:
         raise RunError(
             f"Another machine made the run {mirrors.shown(folder)} a moment ago.", cure="Choose another --name."
         )
+    for left in folder.glob(f"{_SNAPSHOT}*"):
+        # By a driver that was killed while it pushed.
+        shutil.rmtree(left, ignore_errors=True)
     outgoing.all()
 
 
@@ -124,7 +129,7 @@ class _Outgoing:
             # Asked each time: a machine that slept wakes up in any line, and must not undo what another did meanwhile.
             if now == self._sent or not self._lease.kept():
                 return
-            with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=self._folder) as aside:
+            with tempfile.TemporaryDirectory(prefix=_SNAPSHOT, dir=self._folder) as aside:
                 snapshot = Path(aside) / STUDY_FILE
                 copy_ledger(self._folder / STUDY_FILE, snapshot)
                 keep_version(self._folder, self._pushed(snapshot))

@@ -205,10 +205,13 @@ def verdict(about: Mapping[str, Any]) -> str:
 
 def _next(about: Mapping[str, Any], address: str | None) -> list[str]:
     """What to type after looking at a job."""
-    job, run, storage, at = about["job"], about["run"], about["storage"], _at(address)
+    from pkdray.jobs.command import quoted
+
+    job, at = about["job"], _at(address)
+    run, storage, student = (quoted(about[name]) if about[name] else None for name in ("run", "storage", "student"))
     if about["status"] == "SUCCEEDED":
-        if is_uri(about["student"] or ""):
-            return [f"pkdray fetch {about['student']} -o student"]
+        if student and is_uri(about["student"]):
+            return [f"pkdray fetch {student} -o student"]
         return [f"pkdray show {run} --runs-dir {storage}"] if run and storage else [f"pkdray jobs logs {job}{at}"]
     if about["status"] not in ("FAILED", "STOPPED"):
         return [f"pkdray jobs logs {job} --follow{at}", f"pkdray jobs stop {job}{at}"]

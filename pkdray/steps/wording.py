@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,12 +53,12 @@ def command_line() -> list[str]:
 
 
 def short_path(path: Path) -> str:
-    """A path as a person would type it here: its URI, or relative where it lies below the working folder."""
+    """A path as a person would type it here: its URI, or relative where it lies below the working folder; quoted."""
     uri = mirrors.uri_of(path)
     if uri is not None:
-        return uri
+        return shlex.quote(uri)
     relative = os.path.relpath(path)
-    return str(path) if relative.startswith("..") else relative
+    return shlex.quote(str(path) if relative.startswith("..") else relative)
 
 
 def head_of(table: Any) -> list[str]:

@@ -119,6 +119,24 @@ def test_a_bucket_is_tried_and_left_as_it_was(tmp_path: Path, monkeypatch: pytes
         server.stop()
 
 
+def test_a_bucket_whose_packets_vanish_is_not_waited_for_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import fs
+
+    asked: dict[str, Any] = {}
+
+    def refuse(**settings: Any) -> None:
+        asked.update(settings)
+        raise OSError("no packet came back")
+
+    monkeypatch.setattr(fs, "S3FileSystem", refuse)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://10.255.255.1")
+    said = storage.probe("s3://bucket/runs", "mark")
+    assert said["error"] == "OSError: no packet came back"
+    assert asked["endpoint_override"] == "http://10.255.255.1"
+    assert asked["connect_timeout"] <= 5
+    assert isinstance(asked["retry_strategy"], fs.AwsStandardS3RetryStrategy)
+
+
 def test_google_is_not_waited_for_without_end() -> None:
     from pyarrow import fs
 

@@ -18,13 +18,20 @@ Serve = Callable[[int, bytes], str]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def asked() -> list[str]:
+    """What the servers of `serve` were asked for."""
+    return []
+
+
+@pytest.fixture
+def serve(asked: list[str]) -> Iterator[Serve]:
     """Starts a server on loopback that gives one answer to everything; returns its URL."""
     servers: list[http.server.HTTPServer] = []
 
     def start(code: int, body: bytes) -> str:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                asked.append(self.path)
                 self.send_response(code)
                 self.end_headers()
                 self.wfile.write(body)
@@ -64,8 +71,12 @@ def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
     assert "hush" not in str(told.value)
 
 
-def test_a_dashboard_that_answers_is_taken(serve: Serve) -> None:
-    probe(serve(200, json.dumps({"ray_version": "2.60.0"}).encode()), {})
+def test_a_dashboard_that_answers_is_taken_after_one_question(serve: Serve, asked: list[str]) -> None:
+    url = serve(200, json.dumps({"ray_version": "2.60.0"}).encode())
+    probe(url, {})
+    assert asked == ["/api/version"]
+    with pytest.raises(JobError, match="no version of Ray"):
+        probe(serve(200, b"{}"), {})
 
 
 @pytest.mark.parametrize("code", [401, 403])

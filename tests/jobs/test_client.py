@@ -62,6 +62,9 @@ def test_a_log_is_told_once_however_often_its_connection_breaks(monkeypatch: pyt
     about = jobs(stub, monkeypatch).follow("j-1", said.append)
     assert "".join(said) == LOG
     assert (about["status"], about["stop_seconds"], about["started"]) == ("SUCCEEDED", 7, 2.0)
+    other = details("FAILED", runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "half a minute"}})
+    stub = SimpleNamespace(get_job_info=lambda _: other)
+    assert jobs(stub, monkeypatch).about("j-1")["stop_seconds"] == 3, "another tool's job"
     assert "hush-hush" not in repr(about), "what Ray keeps of the environment is not handed on"
 
 
@@ -75,7 +78,7 @@ def test_a_connection_that_stays_lost_ends_with_how_to_look_again(monkeypatch: p
         raise Refused("refused")
 
     monkeypatch.setattr(stub, "get_job_info", refused)
-    with pytest.raises(JobError, match="the job j-1 goes on without us") as told:
+    with pytest.raises(JobError, match="whether the job j-1 goes on cannot be seen from here") as told:
         jobs(stub, monkeypatch).follow("j-1", lambda _: None)
     assert "pkdray jobs logs j-1 --follow" in str(told.value)
 

@@ -163,6 +163,15 @@ def test_jobs_are_listed_looked_at_and_stopped(pkdray: Pkdray, cluster: Stub) ->
     assert "Its last lines:\n  one\n  two" in pkdray("jobs", "status", "whole-1").out
 
 
+def test_what_is_to_be_typed_next_is_quoted_for_a_shell(pkdray: Pkdray, cluster: Stub) -> None:
+    pkdray("submit", "jobs/whole.yaml", "--no-wait", "--set", "storage=s3://bucket/my runs")
+    assert "pkdray fetch 's3://bucket/my runs/a/student' -o student" in pkdray("jobs", "status", "whole-1").out
+    pkdray("submit", "sweep", "--no-wait", "--set", "storage=~/my runs")
+    cluster.status = "STOPPED"
+    said = pkdray("jobs", "status", "sweep")
+    assert "pkdray submit resume --set run=digits-sweep --set storage=~/'my runs'" in said.out
+
+
 def test_a_killed_sweep_is_resumed_and_not_begun_again(pkdray: Pkdray, cluster: Stub) -> None:
     pkdray("submit", "sweep", "--no-wait")
     cluster.status, cluster.exit_code = "FAILED", -9

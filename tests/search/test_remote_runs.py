@@ -70,6 +70,15 @@ def told(ledger: Ledger, value: float) -> int:
     return trial.number
 
 
+def test_what_a_killed_driver_left_of_a_push_goes(made: Run) -> None:
+    left = made.path / ".snapshot-x1y2"
+    left.mkdir()
+    (left / STUDY_FILE).write_bytes(b"half a copy")
+    with made.lock():
+        assert not left.exists()
+    assert made.ledger().planned == 4
+
+
 def test_a_run_is_found_from_another_machine(made: Run, machine: Move, s3_server: Server, tmp_path: Path) -> None:
     told(made.ledger(), 0.5)
     with made.lock():
