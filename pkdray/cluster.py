@@ -7,12 +7,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pkdray.errors import RunError
 from pkdray.interrupts import terminated_like_interrupted
+from pkdray.orphans import LOOK_SECONDS, free_orphans
+from pkdray.repeating import repeating
 
+logger = logging.getLogger(__name__)
 _PREFIX = "pkdray-"
 
 
@@ -21,7 +24,7 @@ def connected(address: str | None = None, *, verbose: bool = False) -> Iterator[
     """Be connected to Ray: to ``address``, else to ``RAY_ADDRESS``, else to a local Ray of this process's own.
 
     A local Ray keeps its files in a folder of its own, which is removed with it; the default folder keeps those of
-    every run. A process that is connected already stays as it is.
+    every run. A process that is connected already stays as it is. On a cluster, what killed jobs still hold is freed.
 
     Args:
         address: of a running cluster, as in ``ray.init``.
@@ -66,12 +69,27 @@ def connected(address: str | None = None, *, verbose: bool = False) -> Iterator[
             _temp_dir=temporary,
         )
     try:
-        with terminated_like_interrupted():
+        with ExitStack() as stack:
+            stack.enter_context(terminated_like_interrupted())
+            if address:
+                free_orphans()
+                # Again and again: those of a job that was killed a moment ago come a moment later.
+                stack.enter_context(repeating(_free_orphans, LOOK_SECONDS, "pkdray-orphans"))
             yield
     finally:
         ray.shutdown()
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _free_orphans() -> None:
+    from ray.exceptions import RayError
+
+    try:
+        free_orphans()
+    except (RayError, RuntimeError, OSError):
+        # A cluster that is going down: who waits for it is told by what waits.
+        logger.debug("what killed jobs hold could not be looked for", exc_info=True)
 
 
 def _remove_leftovers() -> None:

@@ -23,6 +23,7 @@ def inits(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: calls.append({"shutdown": True}))
     monkeypatch.setattr(ray, "init", lambda **settings: calls.append(settings))
+    monkeypatch.setattr("pkdray.cluster.free_orphans", lambda: calls.append({"freed": True}))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return calls
 
@@ -55,6 +56,14 @@ def test_the_named_cluster_is_used_before_that_of_the_environment(
     with connected():
         pass
     assert [call["address"] for call in inits if "address" in call] == ["10.0.0.7:6379", "ray-head:6379"]
+
+
+def test_what_killed_jobs_hold_is_freed_on_a_cluster_which_others_use_too(inits: list[dict[str, Any]]) -> None:
+    with connected("10.0.0.7:6379"):
+        assert {"freed": True} in inits
+    inits.clear()
+    with connected():
+        assert {"freed": True} not in inits
 
 
 def test_a_connected_process_stays_as_it_is(inits: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

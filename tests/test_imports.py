@@ -31,7 +31,7 @@ FLOORS = [
     ["search"],
     ["diagnostics", "doctor", "evaluate", "export", "profile", "report"],
     ["predict"],
-    ["steps", "demo", "cli", "console", "cluster", "interrupts", "jobs", "secrets", "shipped", "__main__"],
+    ["steps", "demo", "cli", "console", "cluster", "interrupts", "orphans", "jobs", "secrets", "shipped", "__main__"],
 ]
 SOCIABLE = (0, 5, 7)
 """Floors whose rooms may import one another: the foundation, what leaves a run, and the commands."""

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 TRIALS = 8
 TRIAL = "ImplicitFunc"
 """The class of Tune's actors that run a function."""
-WORKER = "RayTrainWorker"
-"""The class of Train's workers."""
+CONTROLLER, WORKER = "TrainController", "RayTrainWorker"
+"""The classes of Train's controllers, one a training, and of its workers."""
 
 
 def rows(run: Path) -> list[FrozenTrial]:
@@ -144,7 +144,7 @@ def test_a_teacher_that_loses_a_node_is_trained_to_its_end(four: Nodes, home: Ca
 def test_trials_on_two_workers_take_turns_where_one_fits_and_use_a_node_that_joins(
     four: Nodes, home: Callable[..., Path]
 ) -> None:
-    four.kill(four.further[0])
+    four.lose(four.further[0])
     folder = home({"resources.workers_per_trial": 2, "search.trials": 4, "training.epochs": 12})
     run = folder / "runs" / "k"
     with four.pkdray(folder, "sweep", "space.yaml", "--name", "k") as process:
@@ -156,13 +156,18 @@ def test_trials_on_two_workers_take_turns_where_one_fits_and_use_a_node_that_joi
     assert_whole(run, 4, {}, {})
 
 
-def test_trials_that_are_started_though_their_workers_do_not_fit_take_turns(
+def test_trials_that_are_started_though_their_workers_do_not_fit_take_turns_also_after_a_killed_sweep(
     four: Nodes, home: Callable[..., Path]
 ) -> None:
     """Each would hold one of three CPUs and wait for ever, did a trial not get both of its workers or none."""
-    four.kill(four.further[0])
+    four.lose(four.further[0])
     asked = {"workers_per_trial": 2, "concurrent_trials": 2}
     folder = home({f"resources.{key}": value for key, value in asked.items()} | {"search.trials": 3})
+    with four.pkdray(folder, "sweep", "space.yaml", "--name", "killed", "--set", "training.epochs=12") as process:
+        # The moment at which Ray lets what the second was about to take be held for ever.
+        until(lambda: four.actors(WORKER) and len(four.actors(CONTROLLER)) == 2, process, folder)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     run = folder / "runs" / "k"
     with four.pkdray(folder, "sweep", "space.yaml", "--name", "k", "--set", "training.epochs=12") as process:
         until(lambda: [trial.state.name for trial in rows(run)][:2] == ["RUNNING"] * 2, process, folder)

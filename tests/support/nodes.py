@@ -70,6 +70,15 @@ class Nodes:
         if node in self.further:
             self.further.remove(node)
 
+    def lose(self, node: Any) -> None:
+        """Kill a node, and wait until the cluster knows."""
+        lost = self.id_of(node)
+        self.kill(node)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while any(row["Alive"] for row in self._cluster.global_state.node_table() if row["NodeID"] == lost):
+            assert time.monotonic() < deadline, "the cluster never missed the node"
+            time.sleep(0.1)
+
     def kill_head(self) -> None:
         for processes in self.head.all_processes.values():
             for info in processes:
