@@ -34,8 +34,7 @@ export PATH="${PKDRAY_VENV:-$PWD/.venv}/bin:$PATH"
 
 # One token for all nodes, in the home that they share; whoever else is on the network cannot use this Ray.
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1
-umask 077
-[ -s "$HOME/.ray/auth_token" ] || ray get-auth-token --generate >/dev/null
+[ -s "$HOME/.ray/auth_token" ] || (umask 077 && ray get-auth-token --generate >/dev/null)
 chmod 600 "$HOME/.ray/auth_token"
 
 # An address of this node, the first of the allocation, that the others can reach; hosts files often say 127.0.1.1.

@@ -72,7 +72,7 @@ def connected(address: str | None = None, *, verbose: bool = False) -> Iterator[
         with ExitStack() as stack:
             stack.enter_context(terminated_like_interrupted())
             if address:
-                free_orphans()
+                _free_orphans()
                 # Again and again: those of a job that was killed a moment ago come a moment later.
                 stack.enter_context(repeating(_free_orphans, LOOK_SECONDS, "pkdray-orphans"))
             yield
@@ -87,8 +87,8 @@ def _free_orphans() -> None:
 
     try:
         free_orphans()
-    except (RayError, RuntimeError, OSError):
-        # A cluster that is going down: who waits for it is told by what waits.
+    except (RayError, RuntimeError, OSError, AttributeError):
+        # A cluster that is going down, which is told by what waits for it; or a Ray whose tables are read otherwise.
         logger.debug("what killed jobs hold could not be looked for", exc_info=True)
 
 

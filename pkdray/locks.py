@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import IO
 from pkdray.errors import StorageError
 from pkdray.files import storage_errors
 
+_SOMEBODY = "another process"
+_MOMENT = 0.1
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -64,13 +67,22 @@ def locked(path: Path) -> Iterator[None]:
     with storage_errors(path):
         handle = path.open("a+", encoding="utf-8")
     with handle:
-        if not lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        if not any(_tries(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)):
             handle.seek(0)
-            raise BusyError(handle.read().strip() or "another process")
-        handle.truncate(0)
-        handle.write(own_note())
-        handle.flush()
+            raise BusyError(handle.read().strip() or _SOMEBODY)
+        with storage_errors(path):
+            handle.truncate(0)
+            handle.write(own_note())
+            handle.flush()
         yield
+
+
+def _tries(handle: IO[str], operation: int) -> Iterator[bool]:
+    """Whether it was locked, a few times: whoever asks for the holder holds it for a moment."""
+    for last in (False, False, True):
+        yield lock(handle, operation)
+        if not last:
+            time.sleep(_MOMENT)
 
 
 def locked_by(path: Path) -> str | None:
@@ -82,10 +94,20 @@ def locked_by(path: Path) -> str | None:
     try:
         with path.open("r", encoding="utf-8") as handle:
             if not lock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB):
-                return handle.read().strip()
+                return _read(handle)
     except FileNotFoundError:
         pass
     return None
+
+
+def _read(handle: IO[str]) -> str:
+    """What the holder has written, who may be about to."""
+    for _ in range(3):
+        handle.seek(0)
+        if said := handle.read().strip():
+            return said
+        time.sleep(_MOMENT)
+    return _SOMEBODY
 
 
 def lock(handle: IO[str], operation: int) -> bool:
@@ -103,7 +125,7 @@ def lock(handle: IO[str], operation: int) -> bool:
             raise
         raise StorageError(
             f"The file system of {handle.name} has no locks ({error.strerror}).",
-            cure="Choose a folder on another one, or name this one by its URI (file:///folder): then the locks are on "
-            "the machine's own disk.",
+            cure="Choose a folder on another one, or name this one by its URI (file:///folder): then the locks are "
+            "with the mirrors on the machine's own disk (PKDRAY_MIRRORS says where).",
         ) from error
     return True

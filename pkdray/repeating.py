@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
 def repeating(action: Callable[[], object], seconds: float, name: str = "pkdray-repeating") -> Iterator[None]:
-    """Call ``action`` every so many seconds within the block, from a thread; what it raises ends the thread.
+    """Call ``action`` every so many seconds within the block, from a thread; what it raises is logged.
 
     Args:
         action: what is to be done; it is never called by two threads at once, nor after the block.
@@ -27,7 +30,11 @@ def repeating(action: Callable[[], object], seconds: float, name: str = "pkdray-
 
     def work() -> None:
         while not over.wait(seconds):
-            action()
+            try:
+                action()
+            except Exception:
+                # The edge of a thread: were it to end in silence, what it keeps alive would count as dead.
+                logger.exception("%s failed, and is tried again in %g s", name, seconds)
 
     thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()

@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pkdray.errors import StorageError
-from pkdray.locks import BusyError, locked, locked_by, own_note
+from pkdray.locks import BusyError, locked, locked_by, note, own_note
 
 HOLD = """
 import sys, time
@@ -40,6 +41,25 @@ def test_a_lock_of_another_process_is_refused_with_its_name_and_had_when_that_wa
     assert locked_by(path) is None
     with locked(path):
         assert locked_by(path) == own_note()
+
+
+def test_whoever_only_asks_for_the_holder_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ".lock"
+    path.write_text(note(4_000_000, "a machine of long ago"))
+    with path.open() as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        monkeypatch.setattr(time, "sleep", lambda _seconds: fcntl.flock(reader, fcntl.LOCK_UN))
+        with locked(path):
+            assert locked_by(path) == own_note()
+
+
+def test_a_holder_that_has_not_written_its_name_yet_is_one_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with path.open("a+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert locked_by(path) == "another process"
+        with pytest.raises(BusyError, match="another process"), locked(path):
+            pytest.fail("two hold it")
 
 
 def test_a_process_cannot_hold_it_twice_and_asking_who_holds_it_makes_no_file(tmp_path: Path) -> None:

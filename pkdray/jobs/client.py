@@ -120,7 +120,8 @@ class Jobs:
                     raise JobError(
                         f"The connection to {self.url} is lost; whether the job {job} goes on cannot be seen from "
                         "here.",
-                        cure=f"Where the cluster lives, look again with: pkdray jobs logs {job} --follow\n"
+                        cure=f"Where the cluster lives, look again with: pkdray jobs logs {job} --follow --address "
+                        f"{self.url}\n"
                         "A cluster whose head ended has lost its jobs: start it anew, and submit the job once more.",
                     ) from lost
             time.sleep(_POLL_SECONDS)

@@ -9,7 +9,7 @@ since it was pulled or pushed follows the remote one; a file that was written he
 to a remote one that is newer alone.
 """
 
-from pkdray.mirrors.lease import LEASE_FILE, REFRESH_SECONDS, Lease, lease_holder
+from pkdray.mirrors.lease import LEASE_FILE, REFRESH_SECONDS, Lease, lease_holder, tried
 from pkdray.mirrors.paths import MirrorPath, home, is_uri, open_root, shown, uri_of
 from pkdray.mirrors.remote import Stamp, delete, exists, folders, listing, read, remove, stat, write
 from pkdray.mirrors.transfer import Seldom, alone, fetch, forget, have, pull, pull_file, push, push_as, push_file
@@ -42,6 +42,7 @@ __all__ = [
     "remove",
     "shown",
     "stat",
+    "tried",
     "uri_of",
     "write",
 ]

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import _thread
-import logging
 import shutil
 import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pkdray import mirrors
-from pkdray.errors import RunError, StorageError
+from pkdray.errors import RunError
 from pkdray.locks import BusyError, own_note
-from pkdray.mirrors import REFRESH_SECONDS, Lease
 from pkdray.repeating import repeating
 from pkdray.search.folders import (
     LEDGER,
@@ -29,7 +26,6 @@ from pkdray.search.folders import (
     known_version,
 )
 
-logger = logging.getLogger(__name__)
 LIVE_SECONDS, LEDGER_SECONDS = 3.0, 10.0
 """How often live.json and the ledger go to the storage at most, where they have changed."""
 _TICK = 0.25
@@ -49,7 +45,7 @@ def held(folder: Path) -> Iterator[None]:
     if mirrors.uri_of(folder) is None:
         yield
         return
-    lease = Lease(folder, own_note())
+    lease = mirrors.Lease(folder, own_note())
     try:
         lease.take()
     except BusyError as error:
@@ -60,17 +56,17 @@ def held(folder: Path) -> Iterator[None]:
     outgoing = _Outgoing(folder, lease)
     try:
         # From the first moment: a run with much to bring may take longer than a lease lasts.
-        with repeating(lambda: _refresh(lease), REFRESH_SECONDS, "pkdray-lease"):
+        with repeating(lease.keep, mirrors.REFRESH_SECONDS, "pkdray-lease"):
             _begin(folder, outgoing)
             try:
                 with repeating(outgoing.some, 1.0, "pkdray-storage"):
                     yield
             except BaseException as error:
-                _tried(lease.refresh, "the lease")
+                mirrors.tried(lease.refresh, "the lease")
                 if lease.lost:
                     raise _taken_over(folder) from error
                 # What stopped the sweep, as Ctrl-C, is what is to be told, whatever the storage says.
-                _tried(outgoing.all, "what is finished")
+                mirrors.tried(outgoing.all, "what is finished")
                 raise
             lease.refresh()
             if lease.lost:
@@ -78,7 +74,7 @@ def held(folder: Path) -> Iterator[None]:
             outgoing.all()
     finally:
         if not lease.lost:
-            _tried(lease.give_back, "the lease")
+            mirrors.tried(lease.give_back, "the lease")
 
 
 def _begin(folder: Path, outgoing: _Outgoing) -> None:
@@ -105,7 +101,7 @@ def _taken_over(folder: Path) -> RunError:
 class _Outgoing:
     """What the driver writes, on its way to the storage; trials and trainings bring their own folders there."""
 
-    def __init__(self, folder: Path, lease: Lease) -> None:
+    def __init__(self, folder: Path, lease: mirrors.Lease) -> None:
         self._folder, self._lease = folder, lease
         self._live, self._ledger = mirrors.Seldom(LIVE_SECONDS), mirrors.Seldom(LEDGER_SECONDS)
         self._turn = threading.Lock()
@@ -118,8 +114,8 @@ class _Outgoing:
 
     def some(self) -> None:
         """What others follow: where the sweep stands, and which trials are finished."""
-        self._live(lambda: _tried(lambda: mirrors.push_file(self._folder / LIVE_FILE), LIVE_FILE))
-        self._ledger(lambda: _tried(self._push_ledger, "the ledger"))
+        self._live(lambda: mirrors.tried(lambda: mirrors.push_file(self._folder / LIVE_FILE), LIVE_FILE))
+        self._ledger(lambda: mirrors.tried(self._push_ledger, "the ledger"))
 
     def _push_ledger(self) -> None:
         # One after the other, or an older copy might be the last to arrive.
@@ -153,20 +149,3 @@ def copy_ledger(study: Path, copy: Path) -> None:
     """
     with closing(sqlite3.connect(study, timeout=60)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
-
-
-def _refresh(lease: Lease) -> None:
-    if lease.lost:
-        return
-    _tried(lease.refresh, "the lease")
-    if lease.lost:
-        logger.error("Another machine has taken over the run; this sweep stops.")
-        _thread.interrupt_main()
-
-
-def _tried(action: Callable[[], object], what: str) -> None:
-    """Do something with the storage that is tried again later, or has its turn at the end."""
-    try:
-        action()
-    except (StorageError, OSError, sqlite3.Error) as error:
-        logger.warning("%s could not be brought to the storage: %s", what, error)

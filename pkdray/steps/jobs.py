@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pkdray.jobs.config import Job
 
 TAIL_LINES = 15
+REFUSED = 2
+"""The exit code of a command that was refused, as before it had made anything."""
 _STOP_SLACK = 15
 """Seconds that Ray takes beyond a job's own to note that it has stopped."""
 
@@ -196,7 +198,7 @@ def verdict(about: Mapping[str, Any]) -> str:
     elif code < 0:
         causes = ": by hand, for want of memory, or with its node" if code == -signal.SIGKILL else ""
         why = f"its driver was killed ({signal.Signals(-code).name}){causes}"
-    elif code == 2:
+    elif code == REFUSED:
         why = "its last lines say what to mend"
     else:
         why = f"exit code {code}; its last lines say more"
@@ -216,8 +218,10 @@ def _next(about: Mapping[str, Any], address: str | None) -> list[str]:
     if about["status"] not in ("FAILED", "STOPPED"):
         return [f"pkdray jobs logs {job} --follow{at}", f"pkdray jobs stop {job}{at}"]
     again = f"{about['again']}{at}" if about["again"] else None
-    if about["step"] == "sweep" and run:
-        again = f"pkdray submit resume --set run={run} --set storage={storage}{at}"
+    if about["step"] == "sweep" and run and about["exit_code"] != REFUSED:
+        # Quoted as a whole: bash would make `~` behind an equals sign the home of this machine's user.
+        named = " ".join(f"--set {shlex.quote(f'{name}={about[name]}')}" for name in ("run", "storage"))
+        again = f"pkdray submit resume {named}{at}"
     return [f"pkdray jobs logs {job}{at}", *([f"{again}    # goes on where it was"] if again else [])]
 
 

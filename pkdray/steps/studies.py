@@ -160,8 +160,10 @@ def embed(space: str, runs_dir: Path, assignments: Sequence[str], console: Conso
 
     pool = Pool.at(runs_dir / POOLS, plan)
     metrics = {name: about["validation"] for name, about in pool.read()["teachers"].items()}
-    embed_pool(plan, dataset, pool)
-    pool.write(plan, metrics)
+    with pool.trained_alone(lambda holder: console.say(f"Waiting for {holder}, which has this pool in hand.")) as check:
+        embed_pool(plan, dataset, pool)
+        check()
+        pool.write(plan, metrics)
     _show_pool(pool, console)
 
 
@@ -287,10 +289,14 @@ def finished_pool(
         values[name] = metrics[plan.metric.name]
         tell()
 
-    def waiting(holder: str) -> None:
-        show(f"Teachers{fold}: {holder} trains them; waiting for it")
+    def waiting(holder: str | None) -> None:
+        if holder is None:
+            tell()
+            return
+        if on_teachers:
+            on_teachers({}, [])
+        show(f"Teachers{fold}: waiting for {holder}, which has this pool in hand")
 
-    tell()
     pool = train(plan, dataset, runs_dir / POOLS, trained, waiting)
     if not values:
         return pool, f"Teachers{fold}: the pool {pool.path.name}, which another process has trained meanwhile."

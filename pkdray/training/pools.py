@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 import time
@@ -16,17 +15,16 @@ import yaml
 
 from pkdray import mirrors
 from pkdray.embeddings import TeacherEmbeddings, read_embeddings
-from pkdray.errors import CheckpointError, FingerprintError, RunError, StorageError
+from pkdray.errors import CheckpointError, FingerprintError, RunError
 from pkdray.files import checksum, storage_errors, write_yaml
 from pkdray.locks import BusyError, locked, own_note
 from pkdray.repeating import repeating
 from pkdray.training.plan import Plan
 
-logger = logging.getLogger(__name__)
-
 POOL_FILE = "pool.yaml"
 LOCK_FILE = ".lock"
 MODEL_FILE = "model.safetensors"
+GO_ON = "What is trained is kept: run the same command again, or `pkdray resume RUN` where the run exists by now."
 LOOK_SECONDS = 1.0
 """How often one looks who waits for another to train a pool."""
 
@@ -112,14 +110,27 @@ class Pool:
         except (OSError, yaml.YAMLError) as error:
             raise CheckpointError(f"{self.path} is no finished teacher pool.", cure="Run `pkdray teach`.") from error
         if not isinstance(data, dict) or not {"fingerprint", "checksums"} <= data.keys():
-            raise CheckpointError(f"{self.path / POOL_FILE} is damaged.", cure="Delete it and run `pkdray teach`.")
+            raise CheckpointError(
+                f"{self.path / POOL_FILE} is damaged.", cure=f"Delete it in {self._places()}, and run `pkdray teach`."
+            )
         return data
 
     def write(self, plan: Plan, metrics: dict[str, dict[str, float]]) -> None:
-        """Declare the pool finished: fingerprints, members, validation metrics and checksums."""
+        """Declare the pool finished: fingerprints, members, validation metrics and checksums.
+
+        Raises:
+            CheckpointError: files are missing, as where nodes share no disk.
+            StorageError: it cannot be written.
+        """
         folders = {self.adapters(member.adapter_of) for member in plan.pool.values() if member.adapter_of}
         folders |= {self.teacher(member.name) for member in plan.pool.values() if member.adapter_of is None}
         files = sorted([*(folder / MODEL_FILE for folder in folders), *map(self.embeddings, plan.pool)])
+        missing = [str(path.relative_to(self.path)) for path in files if not path.is_file()]
+        if missing:
+            raise CheckpointError(
+                f"{self.path} lacks {', '.join(missing)}, which other nodes have written to disks of their own.",
+                cure="Choose a --runs-dir that all nodes see: a shared folder, s3:// or gs://.",
+            )
         write_yaml(
             self.path / POOL_FILE,
             {
@@ -166,9 +177,14 @@ class Pool:
             raise CheckpointError(
                 f"The teacher pool {self.path} is damaged:",
                 details=[f"{name} is missing or not what was written" for name in damaged],
-                cure=f"Delete these files and {self.path / POOL_FILE}, then run `pkdray teach` again: it makes them "
-                "anew and keeps the rest.",
+                cure=f"Delete these files and {POOL_FILE} in {self._places()}, then run `pkdray teach` again: it makes "
+                "them anew and keeps the rest.",
             )
+
+    def _places(self) -> str:
+        """Where its files lie: a remote pool's would come back from its storage, or be brought there again."""
+        uri = mirrors.uri_of(self.path)
+        return str(self.path) if uri is None else f"{uri} and in its mirror {self.path}"
 
     def load_embeddings(self, plan: Plan, sample_ids: list[str]) -> dict[str, TeacherEmbeddings]:
         """What every member says of the samples, in the order of ``sample_ids``.
@@ -202,9 +218,11 @@ class Pool:
             waiting: called with who trains the pool, whenever this one has waited a little for it.
 
         Yields:
-            A check that raises where another machine has taken the pool over, because this one slept.
+            A check that raises where another machine has taken the pool over, because this one slept. What is at work
+            then is interrupted within seconds, too.
 
         Raises:
+            RunError: another machine has taken the pool over.
             StorageError: the folder, or its storage, cannot be read or written.
         """
         with storage_errors(self.path):
@@ -216,19 +234,27 @@ class Pool:
                 return
             lease = mirrors.Lease(self.path, own_note())
             _entered(lease.take, waiting)
-            stack.callback(lambda: _tried(lease.give_back))
-            stack.enter_context(repeating(lambda: _tried(lease.refresh), mirrors.REFRESH_SECONDS, "pkdray-lease"))
+            stack.callback(lambda: mirrors.tried(lease.give_back, "the lease"))
+            stack.enter_context(repeating(lease.keep, mirrors.REFRESH_SECONDS, "pkdray-lease"))
 
             def check() -> None:
                 lease.refresh()
                 if lease.lost:
-                    raise RunError(
-                        f"Another machine took over the teacher pool {mirrors.shown(self.path)}: for too long nothing "
-                        "was heard from this one.",
-                        cure="Run the same command again: it waits for that machine, and goes on with what it made.",
-                    )
+                    raise self._taken_over()
 
-            yield check
+            try:
+                yield check
+            except BaseException as error:
+                if lease.lost:
+                    raise self._taken_over() from error
+                raise
+
+    def _taken_over(self) -> RunError:
+        return RunError(
+            f"Another machine took over the teacher pool {mirrors.shown(self.path)}: for too long nothing was heard "
+            "from this one.",
+            cure=f"It goes on there. {GO_ON}",
+        )
 
     def discard_tnets(self) -> None:
         """Delete the shared T-Nets, which a newly trained teacher makes worthless."""
@@ -244,11 +270,3 @@ def _entered(enter: Callable[[], object], waiting: Callable[[str], object]) -> N
         except BusyError as error:
             waiting(error.holder)
         time.sleep(LOOK_SECONDS)
-
-
-def _tried(action: Callable[[], object]) -> None:
-    """Do something with the lease that is tried again later, or that others can do without."""
-    try:
-        action()
-    except (StorageError, OSError) as error:
-        logger.warning("The lease of the teacher pool: %s", error)

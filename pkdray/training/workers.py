@@ -18,14 +18,14 @@ from pkdray.training.inputs import input_name, split_arrays
 from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
 from pkdray.training.plan import Plan
-from pkdray.training.pools import Pool
+from pkdray.training.pools import GO_ON, Pool
 from pkdray.training.teachers import load_teacher, train_adapters, train_teacher
 
 OnTeacher = Callable[[str, dict[str, float]], None]
 """Called with a teacher's name and its validation metrics when it is trained."""
 
-OnWait = Callable[[str], None]
-"""Called with who trains the pool that is waited for."""
+OnWait = Callable[[str | None], None]
+"""Called with who has the pool that is waited for, again and again, and with None when the training begins here."""
 
 _STORAGE = ".train"
 """Where Ray Train keeps its own records while a teacher trains; nothing of ours is read from there."""
@@ -50,10 +50,12 @@ def teach(
     # Ray's processes may run in another folder than this one.
     pool = Pool.at(pools_dir.resolve(), plan)
     if not pool.finished:
-        with pool.trained_alone(on_wait or (lambda _holder: None)) as check:
+        on_wait = on_wait or (lambda _holder: None)
+        with pool.trained_alone(on_wait) as check:
             # Whoever was waited for has finished it, or left it for this one to go on with.
             pool.fetch()
             if not pool.finished:
+                on_wait(None)
                 _teach(plan, dataset, pool, on_teacher or (lambda _name, _metrics: None), check)
                 return pool
     pool.verify(plan)
@@ -66,6 +68,7 @@ def _teach(plan: Plan, dataset: Dataset, pool: Pool, on_teacher: OnTeacher, chec
     members = [member.name for member in plan.pool.values() if member.adapter_of is None]
     metrics = _train_all(plan, members, pool, on_teacher)
     release_all(pool.path / _STORAGE)
+    check()
     pool.discard_tnets()
     metrics |= _recycle_and_embed(plan, dataset, pool)
     pool.fetch()
@@ -188,7 +191,7 @@ def _train_all(plan: Plan, names: list[str], pool: Pool, on_teacher: OnTeacher) 
                 raise RunError(
                     f"The teacher {name} lost its process or its node more than "
                     f"{plan.resources.max_failures} times ({type(error).__name__}).",
-                    cure="What is trained is kept: run the same command again.",
+                    cure=GO_ON,
                 ) from error
             if isinstance(outcome, PkdrayError):
                 raise outcome

@@ -1,4 +1,5 @@
-"""Jobs on a real cluster: a Ray head with dashboard and token auth on loopback, a kill, a second try, a stop."""
+"""Jobs on a real cluster: a Ray head with dashboard and token auth on loopback, runs on an S3 server, a kill, a second
+try, the student fetched, a stop."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from s3 import Server
 
 import pkdray
 from pkdray.data.dataset import open_dataset
@@ -90,6 +92,11 @@ class Cluster:
     address: str
     environment: dict[str, str]
     folder: Path
+    storage: Server
+
+    def run(self, name: str) -> Path:
+        """A run's mirror on the machine of the driver, which is this one."""
+        return self.folder / "mirrors" / "s3" / self.storage.bucket / "runs" / name
 
     def call(self, *arguments: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
         kept = {**self.environment, **variables}
@@ -129,13 +136,14 @@ def answers(address: str, token: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory, _s3: Server) -> Iterator[Cluster]:
     folder, token = tmp_path_factory.mktemp("cluster"), secrets.token_hex(16)
     # Short: Ray puts sockets below it, whose paths may have 107 characters.
     temporary = Path(tempfile.mkdtemp(prefix="pkdray-head-", dir="/tmp"))
     names = ("--port", "--dashboard-port", "--ray-client-server-port", "--dashboard-agent-listen-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_", "PKDRAY_"))}
+    plain |= {**_s3.environment(), "PKDRAY_MIRRORS": str(folder / "mirrors")}
     plain |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     with (folder / "head.log").open("w") as log:
         head = subprocess.Popen(
@@ -156,7 +164,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     address = f"http://127.0.0.1:{ports['--dashboard-port']}"
     try:
         until(lambda: answers(address, token), head, folder / "head.log")
-        yield Cluster(address, {**plain, "RAY_API_SERVER_ADDRESS": address}, folder)
+        yield Cluster(address, {**plain, "RAY_API_SERVER_ADDRESS": address}, folder, _s3)
     finally:
         for process in in_session(head.pid):
             with contextlib.suppress(ProcessLookupError):
@@ -174,7 +182,7 @@ def job(cluster: Cluster) -> Path:
         "step": "pipeline",
         "space": "small.yaml",
         "run": "digits",
-        "storage": str(cluster.folder / "runs"),
+        "storage": cluster.storage.uri("runs"),
         "seeds": 2,
         "python": sys.executable,
         "secrets": ["HUSH"],
@@ -191,7 +199,7 @@ def finished(run: Path) -> dict[int, Any]:
 
 @pytest.mark.timeout(1500)
 def test_a_pipeline_whose_driver_is_killed_is_submitted_again_and_ends_whole(cluster: Cluster, job: Path) -> None:
-    run, log = cluster.folder / "runs" / "digits", cluster.folder / "first.log"
+    run, log = cluster.run("digits"), cluster.folder / "first.log"
     with cluster.started(log, "submit", str(job)) as process:
         until(lambda: len(finished(run)) >= 2, process, log)
         said = holder(run)
@@ -226,15 +234,18 @@ def test_a_pipeline_whose_driver_is_killed_is_submitted_again_and_ends_whole(clu
     assert {trial.state.name for trial in rows} == {"COMPLETE"}
     for number, trial in before.items():
         assert (rows[number].datetime_complete, rows[number].value) == (trial.datetime_complete, trial.value)
-    assert (run / "report.html").exists()
+    assert {"runs/digits/report.html", "runs/digits/student/model.onnx"} <= set(cluster.storage.names("runs/digits"))
     newest, older = json.loads(cluster.call("jobs", "list", "--json").stdout)[:2]
     assert (newest["status"], older["status"]) == ("SUCCEEDED", "FAILED")
     assert newest["job"] != older["job"]
     assert "hush-hush" not in cluster.call("jobs", "logs", newest["job"]).stdout
 
-    home = cluster.folder / "taken home"
-    shutil.copytree(run / "student", home)
-    shutil.move(run, cluster.folder / "gone")
+    uri, home = f"{cluster.storage.uri('runs')}/digits/student", cluster.folder / "taken home"
+    assert f"pkdray fetch {uri} -o student" in cluster.call("jobs", "status", newest["job"]).stdout
+    fetched = cluster.call("fetch", uri, "-o", str(home), PKDRAY_MIRRORS=str(cluster.folder / "of another machine"))
+    assert fetched.returncode == 0, fetched.stderr
+    cluster.storage.empty()
+    shutil.rmtree(cluster.folder / "mirrors")
     student = pkdray.load_student(home)
     digits = open_dataset("mfeat")
     rows_of_test = digits.rows("test")
@@ -266,7 +277,7 @@ def test_a_job_that_is_stopped_saves_and_says_so(cluster: Cluster, job: Path) ->
     assert f"The job {identity} was stopped" in stopped.stdout
     assert "goes on where it was" in stopped.stdout
     assert "Go on with the same command." in cluster.call("jobs", "logs", identity).stdout
-    assert holder(cluster.folder / "runs" / "long") is None
+    assert holder(cluster.run("long")) is None
 
 
 def test_what_a_cluster_refuses_is_told_apart(cluster: Cluster) -> None:

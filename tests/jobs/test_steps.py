@@ -169,14 +169,18 @@ def test_what_is_to_be_typed_next_is_quoted_for_a_shell(pkdray: Pkdray, cluster:
     pkdray("submit", "sweep", "--no-wait", "--set", "storage=~/my runs")
     cluster.status = "STOPPED"
     said = pkdray("jobs", "status", "sweep")
-    assert "pkdray submit resume --set run=digits-sweep --set storage=~/'my runs'" in said.out
+    assert "pkdray submit resume --set run=digits-sweep --set 'storage=~/my runs'" in said.out, (
+        "the home of the cluster's user"
+    )
+    cluster.exit_code, cluster.status = 2, "FAILED"
+    assert "pkdray submit sweep --set" in pkdray("jobs", "status", "sweep").out, "there may be no run to resume"
 
 
 def test_a_killed_sweep_is_resumed_and_not_begun_again(pkdray: Pkdray, cluster: Stub) -> None:
     pkdray("submit", "sweep", "--no-wait")
     cluster.status, cluster.exit_code = "FAILED", -9
     said = pkdray("jobs", "status", "sweep")
-    assert "pkdray submit resume --set run=digits-sweep --set storage=~/pkdray-runs" in said.out
+    assert "pkdray submit resume --set run=digits-sweep --set 'storage=~/pkdray-runs'" in said.out
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_what_the_driver_writes_reaches_the_storage_while_it_works(
 def test_a_driver_whose_run_was_taken_over_stops_and_leaves_the_storage_alone(
     made: Run, machine: Move, place: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holding, "REFRESH_SECONDS", 0.1)
+    monkeypatch.setattr(mirrors, "REFRESH_SECONDS", 0.1)
     content = json.dumps({"holder": "process 2 on b", "token": "other"}).encode()
 
     def lose() -> None:
@@ -172,7 +172,7 @@ def test_a_driver_that_slept_undoes_nothing_of_what_another_did(
     made: Run, machine: Move, place: Any, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """It wakes up at the end of its sweep, before it has looked at its lease again."""
-    monkeypatch.setattr(holding, "REFRESH_SECONDS", 3600.0)
+    monkeypatch.setattr(mirrors, "REFRESH_SECONDS", 3600.0)
     driver = made.lock()
     driver.__enter__()
     told(made.ledger(), 0.9)

@@ -80,7 +80,7 @@ def test_an_altered_or_missing_file_is_told(world, spoil, name):
         pool.verify(plan)
     assert caught.value.details == (f"{name} is missing or not what was written",)
     assert "Delete these files and" in str(caught.value)
-    assert "pool.yaml, then run `pkdray teach` again" in str(caught.value)
+    assert f"pool.yaml in {pool.path}, then run `pkdray teach` again" in str(caught.value)
 
 
 def test_all_damage_is_told_at_once(world):
@@ -183,9 +183,52 @@ def test_a_pool_on_storage_that_another_machine_trains_is_waited_for(s3_server, 
 
 def test_whoever_slept_while_another_machine_took_the_pool_does_not_declare_it_finished(s3_server):
     pool = Pool(mirrors.open_root(s3_server.uri("runs", "pools", "p")))
-    with pool.trained_alone(pytest.fail) as check:
-        check()
-        mirrors.write(pool.path / mirrors.LEASE_FILE, b'{"holder": "process 2 on b", "token": "2"}')
-        with pytest.raises(RunError, match="Another machine took over the teacher pool s3://"):
+
+    def sleep_through_it():
+        with pool.trained_alone(pytest.fail) as check:
             check()
+            mirrors.write(pool.path / mirrors.LEASE_FILE, b'{"holder": "process 2 on b", "token": "2"}')
+            check()
+
+    with pytest.raises(RunError, match="Another machine took over the teacher pool s3://") as told:
+        sleep_through_it()
+    assert "pkdray resume RUN" in told.value.cure
     assert mirrors.lease_holder(pool.path) == "process 2 on b", "it is not the sleeper's to give back"
+
+
+def test_what_is_at_work_is_interrupted_when_the_pool_is_taken_over(s3_server, monkeypatch):
+    monkeypatch.setattr(mirrors, "REFRESH_SECONDS", 0.05)
+    pool = Pool(mirrors.open_root(s3_server.uri("runs", "pools", "p")))
+
+    def work():
+        with pool.trained_alone(pytest.fail):
+            for _ in range(200):
+                # Again and again: a refresh may be under way, between its look and its write.
+                mirrors.write(pool.path / mirrors.LEASE_FILE, b'{"holder": "process 2 on b", "token": "2"}')
+                threading.Event().wait(0.1)
+
+    with pytest.raises(RunError, match="Another machine took over the teacher pool s3://"):
+        work()
+    assert mirrors.lease_holder(pool.path) == "process 2 on b"
+
+
+def test_files_that_other_nodes_kept_to_themselves_are_named(world):
+    plan, _, pool = world
+    (pool.path / "pool.yaml").unlink()
+    (pool.teacher("joint") / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks joint/model\.safetensors, which other nodes") as told:
+        pool.write(plan, {})
+    assert "--runs-dir that all nodes see" in told.value.cure
+    assert not pool.finished
+
+
+def test_a_damaged_pool_on_storage_is_to_be_mended_there_too(world, s3_server):
+    plan, _, pool = world
+    remote = Pool(mirrors.open_root(s3_server.uri("runs", "pools", pool.path.name)))
+    shutil.copytree(pool.path, remote.path)
+    remote.share()
+    flip(remote.teacher("joint") / "model.safetensors")
+    with pytest.raises(CheckpointError, match="damaged") as told:
+        remote.verify(plan)
+    assert s3_server.uri("runs", "pools", pool.path.name) in told.value.cure
+    assert str(remote.path) in told.value.cure

@@ -98,7 +98,7 @@ def test_two_who_need_one_pool_at_once_train_it_once(small_dataset, plan, tmp_pa
     study = plan(dataset, {"teachers.training.epochs": 2, "teachers.adapters.enabled": False})
     waits, waited, first, second = threading.Event(), [], [], []
 
-    def wait(holder: str) -> None:
+    def wait(holder: str | None) -> None:
         waited.append(holder)
         waits.set()
 
