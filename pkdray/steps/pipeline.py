@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,9 @@ def pipeline(
             "evaluation": evaluation,
         },
         *next_steps(
-            f"open {short_path(report)} in a browser",
+            f"open {short_path(report)} in a browser"
+            if mirrors.uri_of(report) is None
+            else f"pkdray fetch {short_path(run.path)} -o {shlex.quote(run.name)}    # report.html and all the rest",
             f"pkdray predict {short_path(student)} INPUT.csv -o answers.csv",
         ),
     )

@@ -229,6 +229,7 @@ def test_a_pipeline_whose_driver_is_killed_is_submitted_again_and_ends_whole(clu
     assert f"[2/5] Sweep: {len(before)} of {TRIALS} trials are finished, {TRIALS - len(before)} to go." in again.stdout
     assert "[3/5] Evaluation: 2 seeds a method: the test split was opened." in again.stdout
     assert "has succeeded after" in again.stdout
+    assert f"pkdray fetch {cluster.storage.uri('runs')}/digits -o digits    # report.html" in again.stdout
     rows = Ledger(run / "study.db").trials()
     assert [trial.number for trial in rows] == list(range(TRIALS)), "every trial exactly once"
     assert {trial.state.name for trial in rows} == {"COMPLETE"}
