@@ -231,6 +231,35 @@ def test_a_run_is_shown_for_people_and_for_scripts(pkdray, run: Run) -> None:
     assert "pkdray resume runs/first" in said.out
 
 
+def test_show_says_when_an_evaluation_is_overtaken(pkdray, run: Run) -> None:
+    ledger = run.ledger()
+    for _ in range(2):
+        trial = ledger.ask(sampler_for(run.config))
+        suggest(run.config.search.space, trial, fixed_values(run.config))
+        ledger.prune(trial.number)
+    said = {
+        "format": 2,
+        "trial": 3,
+        "request": {"trial": 3},
+        "comparisons": [{"method": "student", "against": "lower_bound", "sentence": "Distillation helped."}],
+        "test_opened": {"at": "2026-01-02", "times": 1},
+    }
+    (run.path / "evaluation.json").write_text(json.dumps(said))
+    assert json.loads(pkdray("show", "first", "--json").out)["overtaken"] is None
+    shown = pkdray("show", "first").out
+    assert "Distillation helped." in shown
+    assert "pkdray evaluate" not in shown
+
+    said["request"] = {"trial": 0}
+    said["trial"] = 0
+    (run.path / "evaluation.json").write_text(json.dumps(said))
+    why = "The evaluation is of trial 0; since then trial 3 has become the best."
+    assert json.loads(pkdray("show", "first", "--json").out)["overtaken"] == why
+    shown = pkdray("show", "first").out
+    assert shown.index(why) < shown.index("What it said of trial 0:") < shown.index("Distillation helped.")
+    assert "pkdray evaluate runs/first --reopen" in shown
+
+
 def test_a_run_that_is_being_swept_cannot_be_resumed_or_evaluated_beside(pkdray, run: Run) -> None:
     with run.lock():
         assert json.loads(pkdray("show", "first", "--json").out)["state"] == "running"

@@ -22,6 +22,9 @@ def overtaken(evaluation: Mapping[str, Any] | None, best: int | None) -> str | N
         >>> overtaken({"trial": 4, "request": {"trial": 2}}, 2) is None
         True
     """
-    if evaluation is None or best is None or evaluation["request"]["trial"] == best:
+    if evaluation is None or best is None:
+        return None
+    # One that does not say what was asked for is of the trial that it names.
+    if (evaluation.get("request") or evaluation).get("trial", best) == best:
         return None
     return f"The evaluation is of trial {evaluation['trial']}; since then trial {best} has become the best."

@@ -27,5 +27,11 @@ def test_it_is_overtaken_once_another_trial_leads_the_search(
         assert f"trial {best} has" in said
 
 
+def test_one_that_does_not_say_what_was_asked_for_is_of_the_trial_it_names() -> None:
+    assert overtaken({"trial": 3}, 3) is None
+    assert overtaken({"trial": 3}, 4) is not None
+    assert overtaken({}, 4) is None
+
+
 def test_without_an_evaluation_nothing_is_overtaken() -> None:
     assert overtaken(None, 3) is None
