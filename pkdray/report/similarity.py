@@ -124,9 +124,10 @@ def _matrices(facts: Facts) -> Block:
         )
     ]
     says = (
-        f"How alike each of {len(labels)} validation samples is to each other one, sorted by target: distillation of "
-        "structure has worked where the student's picture after training looks like the teacher's. In brackets: "
-        "correlation with the teacher's, 1 is the same." + thinned("validation rows", len(labels), found.total)
+        f"How alike each of {len(labels)} validation samples is to each other one, sorted by target: the more the "
+        "student's picture after training looks like the teacher's, the more of its structure it has taken over. In "
+        "brackets: correlation with the teacher's, 1 is the same."
+        + thinned("validation rows", len(labels), found.total)
     )
     return Plots("Similarity matrices", says, plots, least=270)
 

@@ -21,9 +21,13 @@ def check_tracking(config: TrackingConfig) -> None:
     if config.tensorboard and find_spec("tensorboardX") is None:
         faults.append('tracking.tensorboard: tensorboardX is not installed: pip install "ray[tune]"')
     if config.mlflow and find_spec("mlflow") is None:
-        faults.append('tracking.mlflow: MLflow is not installed: pip install "pkdray[mlflow]"')
+        faults.append(
+            'tracking.mlflow: MLflow is not installed: in the folder of the clone, pip install -e ".[mlflow]"'
+        )
     if config.wandb and find_spec("wandb") is None:
-        faults.append('tracking.wandb: Weights & Biases is not installed: pip install "pkdray[wandb]"')
+        faults.append(
+            'tracking.wandb: Weights & Biases is not installed: in the folder of the clone, pip install -e ".[wandb]"'
+        )
     elif config.wandb and config.wandb.mode == "online" and not _logged_in():
         faults.append(
             "tracking.wandb: nobody is logged in: set WANDB_API_KEY, run `wandb login`, or set tracking.wandb.mode to "

@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -327,6 +328,15 @@ def test_matrices_share_one_range_of_colours(facts: Facts) -> None:
     assert len(maps) == 3
     assert len({(one.zmin, one.zmax) for one in maps}) == 1
     np.testing.assert_allclose(np.array(maps[2].z, dtype=float), facts.similarity.after, atol=6e-4)
+
+
+def test_one_row_has_nobody_to_be_like(facts: Facts) -> None:
+    one = SimpleNamespace(
+        labels=["calm"], teacher=np.eye(1), before=np.eye(1), after=np.eye(1), teacher_name="joint", total=1,
+        agreement={"before": np.nan, "after": np.nan},
+    )  # fmt: skip
+    (missing,) = similarity.section(replace(facts, similarity=one)).missing
+    assert "one labelled row" in missing.why
 
 
 def test_captions_say_how_many_rows_were_drawn_and_of_how_many(facts: Facts) -> None:
