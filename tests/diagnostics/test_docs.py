@@ -11,7 +11,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text(encodin
 
 
 def test_the_example_runs_and_tells_of_the_run(small_dataset, trained, tmp_path, monkeypatch, capsys) -> None:
-    made = trained(small_dataset(), {"method.name": "pkd", "method.theta": 0.4}, "demo")
+    trained(small_dataset(), {"method.name": "pkd", "method.theta": 0.4}, "demo")
     (tmp_path / "demo").mkdir()
     (tmp_path / "runs").rename(tmp_path / "demo" / "runs")
     monkeypatch.chdir(tmp_path)
