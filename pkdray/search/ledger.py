@@ -210,7 +210,7 @@ class Ledger:
             self._storage.set_trial_system_attr(self._id(number), "fixed_params", dict(parameters))
 
     def _summarise(self, number: int, summary: Mapping[str, Any] | None) -> None:
-        if summary:
+        if summary is not None:
             self._storage.set_trial_user_attr(self._id(number), _SUMMARY, dict(summary))
 
     def _id(self, number: int) -> int:
