@@ -15,6 +15,7 @@ from command_line import Said
 
 from pkdray.data.bundled import bundled_datasets
 from pkdray.errors import ConfigError
+from pkdray.evaluate.evaluation import FORMAT
 from pkdray.search.run import Run, fixed_values, sampler_for
 from pkdray.search.space import suggest
 from pkdray.shipped import shipped
@@ -238,7 +239,7 @@ def test_show_says_when_an_evaluation_is_overtaken(pkdray, run: Run) -> None:
         suggest(run.config.search.space, trial, fixed_values(run.config))
         ledger.prune(trial.number)
     said = {
-        "format": 2,
+        "format": FORMAT,
         "trial": 3,
         "request": {"trial": 3},
         "comparisons": [{"method": "student", "against": "lower_bound", "sentence": "Distillation helped."}],

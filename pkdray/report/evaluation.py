@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -203,33 +203,37 @@ def methods_table(evaluation: Mapping[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def as_measured(comparison: Mapping[str, Any], mode: str) -> tuple[float, tuple[float, float] | None]:
-    """A difference and its interval in the metric's own sign; evaluation.json has gains, which are above zero.
+def measured(interval: Sequence[float] | None, sign: int) -> tuple[float, float] | None:
+    """An interval in the metric's own sign; evaluation.json has gains, which are above zero.
+
+    Args:
+        interval: of a gain.
+        sign: 1 where more is better, -1 where less is.
 
     Example:
-        >>> as_measured({"difference": 0.25, "interval": [0.125, 0.5]}, "min")
-        (-0.25, (-0.5, -0.125))
+        >>> measured([0.125, 0.5], -1)
+        (-0.5, -0.125)
     """
-    gain, interval = comparison["difference"], comparison["interval"]
-    if mode == "max":
-        return gain, tuple(interval) if interval else None
-    return -gain, (-interval[1], -interval[0]) if interval else None
+    if interval is None:
+        return None
+    low, high = sorted(sign * end for end in interval)
+    return low, high
 
 
 def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
     """Each comparison with its p values, corrected for how many there are."""
     labels = {key: about["label"] for key, about in evaluation["methods"].items()}
     tests = list(dict.fromkeys(name for comparison in evaluation["comparisons"] for name in comparison["tests"]))
-    less = evaluation["mode"] == "min"
+    sign = 1 if evaluation["mode"] == "max" else -1
     rows = []
     for comparison in evaluation["comparisons"]:
-        difference, interval = as_measured(comparison, evaluation["mode"])
+        interval = measured(comparison["interval"], sign)
         rows.append(
             [
                 f"{labels.get(comparison['method'], comparison['method'])} against "
                 f"{labels.get(comparison['against'], comparison['against'])}",
                 comparison["verdict"],
-                f"{difference:+.4f}",
+                f"{sign * comparison['difference']:+.4f}",
                 f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else None,
                 comparison["effect_size"],
                 f"{comparison['wins']} of {comparison['pairs']}"
@@ -241,7 +245,8 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
     return Table(
         "Comparisons",
         f"Differences of test {evaluation['metric']} are paired: the same seed and fold on both sides"
-        f"{'; below zero is better' if less else ''}. The p values are corrected for the number of comparisons (Holm).",
+        f"{'; below zero is better, and an effect size above it' if sign < 0 else ''}. The p values are corrected for the "
+        "number of comparisons (Holm).",
         ["comparison", "verdict", "difference", f"{100 * evaluation['confidence']:g} % interval", "effect size", "wins",
          *(f"p ({name})" for name in tests), "seeds needed"],
         rows,
