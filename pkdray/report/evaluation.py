@@ -245,8 +245,8 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
     return Table(
         "Comparisons",
         f"Differences of test {evaluation['metric']} are paired: the same seed and fold on both sides"
-        f"{'; below zero is better, and an effect size above it' if sign < 0 else ''}. The p values are corrected for the "
-        "number of comparisons (Holm).",
+        f"{'; below zero is better, and an effect size above it' if sign < 0 else ''}. The p values are corrected for "
+        "the number of comparisons (Holm).",
         ["comparison", "verdict", "difference", f"{100 * evaluation['confidence']:g} % interval", "effect size", "wins",
          *(f"p ({name})" for name in tests), "seeds needed"],
         rows,
