@@ -12,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
+from pkdray import mirrors
 from pkdray.evaluate.on_ray import FOLDER
 from pkdray.evaluate.trainings import TRAINED
 from pkdray.report.blocks import Block, Cell, Missing, Plot, Plots, Section, Table, Text, count, duration, plain
@@ -175,7 +176,9 @@ def _where(facts: Facts) -> list[Block]:
     rows: dict[tuple[str, str], list[float]] = {}
     for trial in timed:
         rows.setdefault(("search", place_of(trial)), []).append(_busy(trial))
-    trained = evaluated(facts.run.path / FOLDER)
+    # Of a remote run, this machine has the trainings that it made or looked at, not all of them.
+    remote = mirrors.uri_of(facts.run.path) is not None
+    trained = [] if remote else evaluated(facts.run.path / FOLDER)
     for place, seconds in trained or _chosen(facts.evaluation or {}):
         rows.setdefault(("evaluation", place), []).append(seconds)
     figure = timeline(facts.trials)
@@ -226,7 +229,7 @@ def evaluated(folder: Path) -> list[tuple[str, float]]:
     """Where each training of an evaluation ran and its seconds, those that tuned or were not chosen included.
 
     Args:
-        folder: ``<run>/evaluation``. Of a run on remote storage it may not be here: then there is none.
+        folder: ``<run>/evaluation``; there is none before.
     """
     found = []
     for file in sorted(folder.glob(f"*/{TRAINED}")):

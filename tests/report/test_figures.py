@@ -518,7 +518,7 @@ def test_a_trial_whose_computer_is_not_known_is_no_place(facts: Facts) -> None:
 
 
 def test_time_spent_is_that_of_the_process_and_of_every_training_of_the_evaluation(
-    facts: Facts, tmp_path: Path
+    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = tables(trials.where_section(facts))["Time spent"]
     search = sum(row[3].value for row in table.rows if row[0] == "search")
@@ -539,6 +539,11 @@ def test_time_spent_is_that_of_the_process_and_of_every_training_of_the_evaluati
     (row,) = [row for row in table.rows if row[0] == "evaluation"]
     assert (row[1], row[2], row[3].value) == ("a · cpu", 2, 3.5)
     assert "chosen" not in table.says
+    # Of a run on remote storage this machine may have some of them.
+    monkeypatch.setattr("pkdray.mirrors.uri_of", lambda _: "s3://bucket/tiny")
+    table = tables(trials.where_section(replace(facts, run=Run(tmp_path / "tiny"))))["Time spent"]
+    assert {row[2] for row in table.rows if row[0] == "evaluation"} == {10}
+    assert "whatever was not chosen" in table.says
 
 
 # The look
