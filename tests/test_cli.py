@@ -15,6 +15,7 @@ from command_line import Said
 
 from pkdray.data.bundled import bundled_datasets
 from pkdray.errors import ConfigError
+from pkdray.evaluate.evaluation import FORMAT
 from pkdray.search.run import Run, fixed_values, sampler_for
 from pkdray.search.space import suggest
 from pkdray.shipped import shipped
@@ -229,6 +230,35 @@ def test_a_run_is_shown_for_people_and_for_scripts(pkdray, run: Run) -> None:
     assert "joint 70%, shape 30%" in said.out
     assert "Trial 2 failed: The training loss became nan" in said.out
     assert "pkdray resume runs/first" in said.out
+
+
+def test_show_says_when_an_evaluation_is_overtaken(pkdray, run: Run) -> None:
+    ledger = run.ledger()
+    for _ in range(2):
+        trial = ledger.ask(sampler_for(run.config))
+        suggest(run.config.search.space, trial, fixed_values(run.config))
+        ledger.prune(trial.number)
+    said = {
+        "format": FORMAT,
+        "trial": 3,
+        "request": {"trial": 3},
+        "comparisons": [{"method": "student", "against": "lower_bound", "sentence": "Distillation helped."}],
+        "test_opened": {"at": "2026-01-02", "times": 1},
+    }
+    (run.path / "evaluation.json").write_text(json.dumps(said))
+    assert json.loads(pkdray("show", "first", "--json").out)["overtaken"] is None
+    shown = pkdray("show", "first").out
+    assert "Distillation helped." in shown
+    assert "pkdray evaluate" not in shown
+
+    said["request"] = {"trial": 0}
+    said["trial"] = 0
+    (run.path / "evaluation.json").write_text(json.dumps(said))
+    why = "The evaluation is of trial 0; since then trial 3 has become the best."
+    assert json.loads(pkdray("show", "first", "--json").out)["overtaken"] == why
+    shown = pkdray("show", "first").out
+    assert shown.index(why) < shown.index("What it said of trial 0:") < shown.index("Distillation helped.")
+    assert "pkdray evaluate runs/first --reopen" in shown
 
 
 def test_a_run_that_is_being_swept_cannot_be_resumed_or_evaluated_beside(pkdray, run: Run) -> None:

@@ -34,7 +34,8 @@ def projections(
 
     Returns:
         ``space`` ("teacher", "student before", "student after"), ``x``, ``y``, ``sample_id``, ``subject_id``,
-        ``target`` (the class, or the number of the first target).
+        ``target`` (the class, or the number of the first target). Its ``attrs["total"]`` is how many rows validation
+        has, of which some were drawn.
 
     Raises:
         RunError: the trial did not run to its end, or has lost its weights.
@@ -64,7 +65,9 @@ def projections(
                 }
             )
         )
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs["total"] = seen.total
+    return table
 
 
 def two_dimensional(values: np.ndarray, seed: int) -> np.ndarray:

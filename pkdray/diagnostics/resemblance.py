@@ -27,6 +27,7 @@ class Similarity:
         teacher_name: whose ``teacher`` is.
         agreement: ``before`` and ``after``: Pearson's correlation of the student's entries off the diagonal with the
             teacher's, in [-1, 1]; NaN where either does not vary.
+        total: how many rows validation has, of which n were drawn.
     """
 
     labels: list[str]
@@ -35,6 +36,7 @@ class Similarity:
     after: np.ndarray
     teacher_name: str
     agreement: dict[str, float]
+    total: int
 
 
 def similarity(
@@ -65,6 +67,7 @@ def similarity(
         after=after,
         teacher_name=seen.teacher_name,
         agreement={"before": agreement(before, teacher), "after": agreement(after, teacher)},
+        total=seen.total,
     )
 
 

@@ -33,6 +33,7 @@ class Spaces:
         targets: class names or the first target's numbers, [R].
         order: their place in a list sorted by target: the class's index, or the number, [R].
         samples: the position of each row's sample in ``dataset.samples``, [R].
+        total: how many rows validation has, of which R were drawn.
     """
 
     teacher_name: str
@@ -42,6 +43,7 @@ class Spaces:
     targets: np.ndarray
     order: np.ndarray
     samples: np.ndarray
+    total: int
 
 
 def spaces(run: Run, plan: Plan, dataset: Dataset, pool: Pool, number: int, samples: int, seed: int) -> Spaces:
@@ -90,6 +92,7 @@ def spaces(run: Run, plan: Plan, dataset: Dataset, pool: Pool, number: int, samp
         targets=np.array(plan.info.classes, dtype=object)[order] if classes else order,
         order=order,
         samples=split[(flat // frames).numpy()],
+        total=len(labelled),
     )
 
 

@@ -20,12 +20,23 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class Written:
-    """What a report came to: its file, its size in bytes, how many figures, and what was left out."""
+    """What a report came to.
+
+    Args:
+        path: its file.
+        size: in bytes.
+        figures: how many.
+        left_out: what was left out -> why.
+        evaluated: whether there is an evaluation.
+        overtaken: why that is not of the best trial any more; None where it is.
+    """
 
     path: Path
     size: int
     figures: int
     left_out: dict[str, str]
+    evaluated: bool
+    overtaken: str | None
 
 
 def sections(facts: Facts) -> list[Section]:
@@ -58,7 +69,8 @@ def write_report(run: Run, path: Path | None = None, say: Callable[[str], None] 
         StorageError: the file cannot be written.
     """
     path = path or run.path / REPORT
-    parts = sections(gather(run, say))
+    facts = gather(run, say)
+    parts = sections(facts)
     say("Drawing ...")
     write_text(path, page(run.name, parts))
     return Written(
@@ -66,4 +78,6 @@ def write_report(run: Run, path: Path | None = None, say: Callable[[str], None] 
         path.stat().st_size,
         sum(part.figures for part in parts),
         {one.title: one.why for part in parts for one in part.missing},
+        facts.evaluation is not None,
+        facts.overtaken,
     )

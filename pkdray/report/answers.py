@@ -13,8 +13,8 @@ import torch
 from pkdray.data.dataset import Dataset
 from pkdray.errors import DatasetError
 from pkdray.losses import ccc
-from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, Table
-from pkdray.report.facts import Facts
+from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, Table, Text
+from pkdray.report.facts import SPLITS, Facts
 from pkdray.report.theme import BLUE, INK, MUTED, ORANGE, legible, scale
 from pkdray.report.thinning import drawn, evenly, thinned
 
@@ -46,9 +46,15 @@ def section(facts: Facts) -> Section:
     dataset = facts.dataset
     if dataset is None:
         blocks.append(Missing("Answers beside labels", facts.why("dataset")))
-    elif not facts.predictions:
+    elif facts.kept is None:
         blocks.append(Missing("Answers beside labels", "There is no best student yet: best/ has no predictions."))
     else:
+        if facts.kept != facts.best:
+            says = f"best/ holds the student of trial {facts.kept}, not of trial {facts.best}: these answers are its."
+            blocks.append(Text(says, kind="note"))
+        for split in SPLITS:
+            if facts.why(f"predictions.{split}"):
+                blocks.append(Missing(f"Answers on {_TITLES[split]}", facts.why(f"predictions.{split}")))
         for split, table in facts.predictions.items():
             try:
                 found = aligned(table, dataset)
@@ -60,11 +66,9 @@ def section(facts: Facts) -> Section:
             else:
                 blocks += _regression(found, split)
         if confused:
-            blocks.insert(0, _confusion(confused))
-        if "test" not in facts.predictions:
-            blocks.append(
-                Missing("Answers on test", "The test split has not been opened.", f"pkdray evaluate {facts.run.path}")
-            )
+            blocks.append(_confusion(confused))
+        if "test" not in facts.predictions and not facts.why("predictions.test"):
+            blocks.append(_no_test(facts))
     blocks += _subgroups(facts)
     return Section("answers", "Answers", blocks)
 
@@ -73,9 +77,13 @@ def aligned(table: pd.DataFrame, dataset: Dataset) -> Answers:
     """Predictions as ``pkdray predict`` writes them, in line with the dataset's labels.
 
     Raises:
-        DatasetError: the table knows samples that the dataset lacks, or more frames than it has.
+        DatasetError: the table lacks a column, knows samples that the dataset lacks, or more frames than it has.
     """
     samples = dataset.samples
+    columns = ["prediction"] if dataset.info.task == "classification" else list(dataset.info.targets)
+    lacking = sorted({"sample_id", *columns} - set(table.columns))
+    if lacking:
+        raise DatasetError(f"The predictions lack the column {', '.join(lacking)}.")
     rows = pd.Index(samples["sample_id"], dtype=object).get_indexer(pd.Index(table["sample_id"], dtype=object))
     if (rows < 0).any():
         stranger = table["sample_id"].iloc[int(np.flatnonzero(rows < 0)[0])]
@@ -147,7 +155,7 @@ def agreement(truth: np.ndarray, answer: np.ndarray) -> np.ndarray:
 
 
 def typical_sequences(found: Answers) -> list[tuple[str, str, float]]:
-    """The sequences that the student follows best, middling and worst, by their mean CCC.
+    """The sequences that the student follows best, middling and worst, by their mean CCC; a single one is the "only".
 
     Returns:
         (word, sequence_id, CCC); fewer where there are fewer sequences with two labelled rows, none without any.
@@ -160,6 +168,8 @@ def typical_sequences(found: Answers) -> list[tuple[str, str, float]]:
     scores.sort(reverse=True)
     if not scores:
         return []
+    if len(scores) == 1:
+        return [("only", scores[0][1], scores[0][0])]
     chosen = {0: "best", len(scores) // 2: "middling", len(scores) - 1: "worst"}
     return [(word, scores[index][1], scores[index][0]) for index, word in sorted(chosen.items())]
 
@@ -270,15 +280,28 @@ def _regression(found: Answers, split: str) -> list[Block]:
     return [*blocks, Plots(f"Answers over labels on {_TITLES[split]}", says, plots, least=320)]
 
 
+def _no_test(facts: Facts) -> Missing:
+    """Why there are no answers on test, which only an evaluation writes."""
+    if facts.overtaken is not None:
+        why = f"{facts.overtaken} {facts.opened}"
+        return Missing("Answers on test", why, facts.command("evaluate", "--reopen"))
+    if facts.evaluation is not None:
+        # They go when best/ is made anew, and come back only with another opening.
+        return Missing("Answers on test", f"{facts.opened} Its answers are not in best/ any more.")
+    return Missing("Answers on test", facts.opened, facts.command("evaluate"))
+
+
 def _subgroups(facts: Facts) -> list[Block]:
     if facts.evaluation is None:
         return [Missing("Subgroups", "They come with the evaluation on the test split.")]
-    metric = facts.evaluation["metric"]
+    metric, trial = facts.evaluation["metric"], facts.evaluation["trial"]
     blocks: list[Block] = []
     for kind, groups in (facts.evaluation.get("subgroups") or {}).items():
         if groups:
             others = [key for key in groups[0] if key not in ("name", "samples")]
             rows = [[group["name"], group["samples"], *(group.get(key) for key in others)] for group in groups]
-            says = f"Test {metric} of the student in best/; groups of few samples say little."
+            says = f"Test {metric} of the student of trial {trial}; groups of few samples say little."
+            if facts.overtaken is not None:
+                says += f" {facts.overtaken}"
             blocks.append(Table(f"By {kind}", says, [kind, "samples", *others], rows))
     return blocks or [Missing("Subgroups", "The evaluation found no groups to tell apart.")]

@@ -140,7 +140,8 @@ def _best(facts: Facts) -> Block:
     title = "How the best trial learnt"
     curves = facts.curves.get(facts.best) if facts.best is not None else None
     if curves is None or curves.empty:
-        return Missing(title, "The best trial's curves.parquet is not there.")
+        why = facts.why(f"curves.{facts.best}") or "The best trial's curves.parquet is not there."
+        return Missing(title, why)
     values = curves[facts.metric]
     best_epoch = int(curves["epoch"].iloc[int(values.argmax() if facts.mode == "max" else values.argmin())])
     says = (

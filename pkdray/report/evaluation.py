@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -26,19 +26,24 @@ def _blocks(facts: Facts) -> list[Block]:
     metric = evaluation["metric"]
     seeds, folds = len(evaluation["seeds"]), len(evaluation["folds"])
     trained = f"{count(seeds, 'seed')}" + (f" × {count(folds, 'fold')}" if folds > 1 else "")
-    opened = evaluation["test_opened"]
-    times = "once" if opened["times"] == 1 else f"{opened['times']} times"
     level = f"{100 * evaluation['confidence']:g} %"
-    blocks: list[Block] = [
+    blocks: list[Block] = []
+    if facts.overtaken is not None:
+        says = f"{facts.overtaken} What follows is of trial {evaluation['trial']} alone."
+        blocks.append(Text(says, facts.command("evaluate", "--reopen"), kind="note"))
+    if len(facts.openings) > evaluation["test_opened"]["times"]:
+        blocks.append(
+            Text("The test split was opened again after this evaluation, and no other one came of it.", kind="note")
+        )
+    blocks += [
         Text(
-            f"Each method was trained anew with {trained}; epochs and configurations were chosen on validation, and "
-            f"the test split was opened {times}, last on {str(opened['at'])[:10]}."
+            f"Each method was trained anew with {trained}; epochs and configurations were chosen on validation. "
+            f"{facts.opened}"
         ),
         Plots(
             f"Test {metric} by method",
             f"Each small point is one training, each large mark a mean with its {level} interval: the further the "
-            f"student lies from the lower bound, and the less the two overlap, the more distillation brought "
-            f"({facts.better}).",
+            f"student lies from the lower bound, and the less the two overlap, the more it gained ({facts.better}).",
             [Plot(intervals(evaluation), height=90 + 56 * len(evaluation["methods"]))],
         ),
         methods_table(evaluation),
@@ -50,12 +55,15 @@ def _blocks(facts: Facts) -> list[Block]:
 
 
 def not_evaluated(facts: Facts) -> Missing:
-    """What a run says that has not opened its test split."""
-    why = facts.why("evaluation") or (
-        "The test split of this run has not been opened: the numbers below are of validation, on which the search "
-        "chose."
-    )
-    return Missing("Not evaluated", why, f"pkdray evaluate {facts.run.path}")
+    """What a run says that has no evaluation, be its test split opened or not."""
+    why = [facts.why("evaluation"), facts.opened]
+    if facts.openings and not facts.why("evaluation"):
+        why.append(
+            "No evaluation of it can be read: scoring was interrupted, evaluation.json was moved away, or an older "
+            "pkdray wrote it. The same request as then is not counted again."
+        )
+    why.append("The numbers below are of validation, on which the search chose.")
+    return Missing("Not evaluated", " ".join(filter(None, why)), facts.command("evaluate"))
 
 
 def intervals(evaluation: Mapping[str, Any]) -> go.Figure:
@@ -195,19 +203,37 @@ def methods_table(evaluation: Mapping[str, Any]) -> Table:
     )  # fmt: skip
 
 
+def measured(interval: Sequence[float] | None, sign: int) -> tuple[float, float] | None:
+    """An interval in the metric's own sign; evaluation.json has gains, which are above zero.
+
+    Args:
+        interval: of a gain.
+        sign: 1 where more is better, -1 where less is.
+
+    Example:
+        >>> measured([0.125, 0.5], -1)
+        (-0.5, -0.125)
+    """
+    if interval is None:
+        return None
+    low, high = sorted(sign * end for end in interval)
+    return low, high
+
+
 def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
     """Each comparison with its p values, corrected for how many there are."""
     labels = {key: about["label"] for key, about in evaluation["methods"].items()}
     tests = list(dict.fromkeys(name for comparison in evaluation["comparisons"] for name in comparison["tests"]))
+    sign = 1 if evaluation["mode"] == "max" else -1
     rows = []
     for comparison in evaluation["comparisons"]:
-        interval = comparison["interval"]
+        interval = measured(comparison["interval"], sign)
         rows.append(
             [
                 f"{labels.get(comparison['method'], comparison['method'])} against "
                 f"{labels.get(comparison['against'], comparison['against'])}",
                 comparison["verdict"],
-                f"{comparison['difference']:+.4f}",
+                f"{sign * comparison['difference']:+.4f}",
                 f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else None,
                 comparison["effect_size"],
                 f"{comparison['wins']} of {comparison['pairs']}"
@@ -218,8 +244,9 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
         )
     return Table(
         "Comparisons",
-        "Differences are paired: the same seed and fold on both sides, and more is better whatever the metric. The p "
-        "values are corrected for the number of comparisons (Holm).",
+        f"Differences of test {evaluation['metric']} are paired: the same seed and fold on both sides"
+        f"{'; below zero is better, and an effect size above it' if sign < 0 else ''}. The p values are corrected for "
+        "the number of comparisons (Holm).",
         ["comparison", "verdict", "difference", f"{100 * evaluation['confidence']:g} % interval", "effect size", "wins",
          *(f"p ({name})" for name in tests), "seeds needed"],
         rows,

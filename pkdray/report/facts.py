@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 from optuna.trial import FrozenTrial, TrialState
 
 from pkdray import mirrors
 from pkdray.data.dataset import Dataset
-from pkdray.errors import PkdrayError
-from pkdray.evaluate import read_evaluation
+from pkdray.errors import PkdrayError, RunError
+from pkdray.evaluate import openings, overtaken, read_evaluation
 from pkdray.search.ledger import Counts, summary
 from pkdray.search.results import PREDICTIONS
 from pkdray.search.run import Run, fixed_values
 from pkdray.search.space import suggest
 from pkdray.search.trial import CURVES
+from pkdray.training.bundles import METRICS as METRICS_FILE
 from pkdray.training.metrics import METRICS
 from pkdray.training.plan import Plan
 
 T = TypeVar("T")
 
+SPLITS = ("val", "test")
 TOP = 5
 """How many of the best trials stand out."""
 
@@ -37,9 +42,14 @@ class Facts:
         run: the run.
         trials: every row of the ledger, by number.
         counts: how they stand.
-        best: the number of the trial whose student is in ``best/``, or will be; None while no trial is complete.
+        best: the number of the trial that the report is about: the evaluation's choice while that stands, else the best
+            of the search; None while no trial is complete.
+        kept: the number of the trial whose student is in ``best/``; None where there is none. A sweep that was
+            interrupted has not brought it up to date.
         active: whether some process is sweeping it now.
-        evaluation: evaluation.json; None before the test split was opened.
+        evaluation: evaluation.json; None where there is none.
+        overtaken: why the evaluation is not of the best trial any more; None where it is, or where there is none.
+        openings: when the test split was opened, and for what.
         dataset, plan, pool: what the run was made with, its plan, and pool.yaml; None where they cannot be read.
         predictions: split -> the best student's answers.
         curves: number -> curves.parquet of the best trials.
@@ -51,8 +61,11 @@ class Facts:
     trials: list[FrozenTrial]
     counts: Counts
     best: int | None
+    kept: int | None = None
     active: bool = False
     evaluation: dict[str, Any] | None = None
+    overtaken: str | None = None
+    openings: list[dict[str, Any]] = field(default_factory=list)
     dataset: Dataset | None = None
     plan: Plan | None = None
     pool: dict[str, Any] | None = None
@@ -86,6 +99,27 @@ class Facts:
         sign = -1 if self.mode == "max" else 1
         return sorted(found, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
+    @property
+    def current(self) -> dict[str, Any] | None:
+        """The evaluation, where it is of the best trial."""
+        return self.evaluation if self.overtaken is None else None
+
+    @property
+    def opened(self) -> str:
+        """How often the test split was opened, as a sentence, whether or not an evaluation came of it."""
+        if "openings" in self.faults:
+            return self.faults["openings"]
+        said = (self.evaluation or {}).get("test_opened") or {"times": 0, "at": ""}
+        times = max(len(self.openings), said["times"])
+        if times == 0:
+            return "The test split has not been opened."
+        at = str(self.openings[-1]["at"] if self.openings else said["at"])[:10]
+        return f"The test split was opened {f'once, on {at}' if times == 1 else f'{times} times, last on {at}'}."
+
+    def command(self, step: str, *arguments: str) -> str:
+        """A command on this run, as a person would type it anywhere on a machine that sees it."""
+        return " ".join(["pkdray", step, shlex.quote(mirrors.shown(self.run.path)), *arguments])
+
     def why(self, what: str) -> str:
         """Why a fact is not there."""
         return self.faults.get(what, "")
@@ -106,7 +140,9 @@ def gather(run: Run, say: Callable[[str], None] = lambda _: None) -> Facts:
     leader = ledger.best()
     reader = _Reader()
     evaluation = reader.read("evaluation", lambda: read_evaluation(run))
-    best = _student_number(run, leader.number if leader else None)
+    leading = leader.number if leader else None
+    why = overtaken(evaluation, leading)
+    best = int(evaluation["trial"]) if evaluation is not None and why is None else leading
     say("Reading the dataset and the teacher pool ...")
     dataset = reader.read("dataset", run.dataset)
     plan = reader.read("dataset", lambda: run.plan(dataset)) if dataset is not None else None
@@ -116,15 +152,19 @@ def gather(run: Run, say: Callable[[str], None] = lambda _: None) -> Facts:
         trials=trials,
         counts=ledger.counts(),
         best=best,
+        kept=_kept(run),
         active=run.is_active(),
         evaluation=evaluation,
+        overtaken=why,
+        openings=reader.read("openings", lambda: openings(run)) or [],
         dataset=dataset,
         plan=plan,
         pool=pool,
-        predictions={split: table for split in ("val", "test") if (table := _predictions(run, split)) is not None},
+        predictions={split: table for split in SPLITS if (table := _predictions(run, split, reader)) is not None},
         faults=reader.faults,
     )
-    facts.curves.update({number: table for number in _leaders(facts) if (table := _curves(run, number)) is not None})
+    read = {number: _curves(run, number, reader) for number in _leaders(facts)}
+    facts.curves.update({number: table for number, table in read.items() if table is not None})
     return _diagnosed(facts, reader, say)
 
 
@@ -203,18 +243,25 @@ def _leaders(facts: Facts) -> list[int]:
     return numbers if facts.best is None or facts.best in numbers else [*numbers, facts.best]
 
 
-def _student_number(run: Run, leader: int | None) -> int | None:
+def _kept(run: Run) -> int | None:
     try:
-        return int(json.loads((run.best / "metrics.json").read_text(encoding="utf-8"))["trial"])
-    except (OSError, ValueError, KeyError):
-        return leader
+        return int(json.loads((run.best / METRICS_FILE).read_text(encoding="utf-8"))["trial"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _predictions(run: Run, split: str) -> pd.DataFrame | None:
+def _predictions(run: Run, split: str, reader: _Reader) -> pd.DataFrame | None:
     path = run.best / PREDICTIONS.format(split=split)
-    return pd.read_parquet(path) if path.is_file() else None
+    return reader.read(f"predictions.{split}", lambda: _parquet(path)) if path.is_file() else None
 
 
-def _curves(run: Run, number: int) -> pd.DataFrame | None:
+def _curves(run: Run, number: int, reader: _Reader) -> pd.DataFrame | None:
     path = run.trial(number) / CURVES
-    return pd.read_parquet(path) if mirrors.have(path) else None
+    return reader.read(f"curves.{number}", lambda: _parquet(path) if mirrors.have(path) else None)
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise RunError(f"{path} is damaged ({type(error).__name__}).") from error

@@ -6,8 +6,10 @@ import shlex
 
 import yaml
 
+from pkdray import mirrors
 from pkdray.report.blocks import Block, Document, Section, Table, Text
 from pkdray.report.facts import Facts
+from pkdray.search.folders import RUN_FILE
 
 
 def section(facts: Facts) -> Section:
@@ -47,4 +49,5 @@ def section(facts: Facts) -> Section:
 
 def again(facts: Facts) -> str:
     """The command that sweeps a run's configuration once more."""
-    return shlex.join(["pkdray", "sweep", str(facts.run.path / "run.yaml"), "--name", f"{facts.run.name}-again"])
+    file = mirrors.shown(facts.run.path / RUN_FILE)
+    return shlex.join(["pkdray", "sweep", file, "--name", f"{facts.run.name}-again"])

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, plain
 from pkdray.report.facts import Facts
 from pkdray.report.theme import COLOURS, legible, scale
-from pkdray.report.thinning import drawn, thinned
+from pkdray.report.thinning import thinned
 
-_MOST_POINTS, _MOST_CLASSES = 600, 12
+_MOST_CLASSES = 12
 _MARKS = ("circle", "diamond")
 
 
@@ -110,6 +110,8 @@ def _matrices(facts: Facts) -> Block:
     found: Any = facts.similarity
     if found is None:
         return Missing("Similarity matrices", facts.why("similarity"))
+    if len(found.labels) < 2:
+        return Missing("Similarity matrices", "Validation has one labelled row: there is none to compare it with.")
     low, high = shared_range(found.teacher, found.before, found.after)
     labels = [str(label) for label in found.labels]
     agreement = found.agreement
@@ -122,9 +124,10 @@ def _matrices(facts: Facts) -> Block:
         )
     ]
     says = (
-        f"How alike each of {len(labels)} validation samples is to each other one, sorted by target: distillation of "
-        "structure has worked where the student's picture after training looks like the teacher's. In brackets: "
-        "correlation with the teacher's, 1 is the same."
+        f"How alike each of {len(labels)} validation samples is to each other one, sorted by target: the more the "
+        "student's picture after training looks like the teacher's, the more of its structure it has taken over. In "
+        "brackets: correlation with the teacher's, 1 is the same."
+        + thinned("validation rows", len(labels), found.total)
     )
     return Plots("Similarity matrices", says, plots, least=270)
 
@@ -133,16 +136,14 @@ def _embeddings(facts: Facts) -> Block:
     found = facts.projections
     if found is None or found.empty:
         return Missing("Embeddings in the plane", facts.why("projections"))
-    plots = []
-    total = shown = 0
+    plots, shown = [], 0
     for space in found["space"].unique():
         points = found[found["space"] == space]
-        kept = drawn(len(points), _MOST_POINTS)
-        total, shown = len(points), len(kept)
-        plots.append(Plot(plane(points.iloc[kept]), str(space), height=340))
+        shown = len(points)
+        plots.append(Plot(plane(points), str(space), height=340))
     says = (
         "Each point is a validation sample, laid out by t-SNE so that neighbours stay neighbours: classes (or targets) "
         "that lie apart are told apart; the axes and the distances between clouds mean nothing."
-        + thinned("samples", shown, total)
+        + thinned("validation rows", shown, found.attrs["total"])
     )
     return Plots("Embeddings in the plane", says, plots, least=280)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pkdray.report.blocks import Block, Plot, Plots, Section, Text, Tile, Tiles, duration, number
 from pkdray.report.evaluation import between_bounds
 from pkdray.report.facts import Facts, method_of
@@ -12,13 +15,12 @@ Places = dict[str, tuple[str, float, tuple[float, float] | None]]
 def section(facts: Facts) -> Section:
     """The summary card."""
     blocks: list[Block] = [Text(verdict(facts), kind="verdict")]
-    if facts.evaluation is None and facts.best is not None:
-        blocks.append(
-            Text(
-                facts.why("evaluation") or "Open the test split when the search is done:",
-                f"pkdray evaluate {facts.run.path}",
-            )
-        )
+    if facts.overtaken is not None and facts.evaluation is not None:
+        said = f"{facts.overtaken} Of trial {facts.evaluation['trial']} it said: {_answer(facts.evaluation)}"
+        blocks.append(Text(said, facts.command("evaluate", "--reopen")))
+    elif facts.evaluation is None and facts.best is not None:
+        known = facts.why("evaluation") or (facts.opened if facts.openings else "")
+        blocks.append(Text(known or "Open the test split when the search is done:", facts.command("evaluate")))
     found = places(facts)
     if len(found) > 1:
         blocks.append(Plots("", _says(facts, found), [Plot(between_bounds(found, facts.metric), height=170)]))
@@ -28,21 +30,22 @@ def section(facts: Facts) -> Section:
 
 def verdict(facts: Facts) -> str:
     """The answer in one sentence: evaluate's own words, or that there is none yet."""
-    if facts.evaluation is not None and facts.evaluation["comparisons"]:
-        return str(facts.evaluation["comparisons"][0]["sentence"])
+    if facts.current is not None:
+        return _answer(facts.current)
     if not facts.complete:
         return "No trial is complete yet, so there is no student to speak of."
     best = facts.complete[0]
+    state = "Not evaluated yet." if facts.evaluation is None else f"Trial {best.number} has not been evaluated."
     return (
-        f"Not evaluated yet. The best student of the search reaches {facts.metric} {number(best.value)} on validation, "
+        f"{state} The best student of the search reaches {facts.metric} {number(best.value)} on validation, "
         "where it was chosen; whether distillation helped is for the test split to say."
     )
 
 
 def places(facts: Facts) -> Places:
-    """Where the student and its bounds stand: on test once evaluated, on validation before."""
-    if facts.evaluation is not None:
-        methods = facts.evaluation["methods"]
+    """Where the student and its bounds stand: on test once it is evaluated, on validation before."""
+    if facts.current is not None:
+        methods = facts.current["methods"]
         return {
             role: (label, methods[role]["mean"], _interval(methods[role]["interval"]))
             for role, label in (("lower_bound", "lower bound"), ("student", "student"), ("teacher", "upper bound"))
@@ -71,25 +74,31 @@ def tiles(facts: Facts) -> list[Tile]:
     ]
     if facts.best is not None:
         trial = next(one for one in facts.trials if one.number == facts.best)
-        note = f"{method_of(trial, facts)}, {facts.metric} {number(trial.value)} on validation"
+        chosen = ", chosen by the evaluation" if facts.best != facts.complete[0].number else ""
+        note = f"{method_of(trial, facts)}, {facts.metric} {number(trial.value)} on validation{chosen}"
         result.insert(0, Tile("Best trial", str(facts.best), note))
-    share = gap_closed(places(facts))
+    share = gap_closed(places(facts), facts.mode)
     if share is not None:
         result.insert(1, Tile("Gap closed", f"{100 * share:.0f} %", "of the way from lower to upper bound"))
     return result
 
 
-def gap_closed(found: Places) -> float | None:
-    """The student's share of the way from the lower to the upper bound; None without both, or where there is no way.
+def gap_closed(found: Places, mode: str) -> float | None:
+    """The student's share of the way from the lower to the upper bound, below 0 for one that is worse than the lower.
+
+    None without both, and where the teacher is no better than the lower bound: there is no way to go.
 
     Example:
-        >>> gap_closed({r: ("", v, None) for r, v in (("lower_bound", 0.7), ("student", 0.8), ("teacher", 0.9))})
-        0.5
+        >>> at = {r: ("", v, None) for r, v in (("lower_bound", 0.7), ("student", 0.8), ("teacher", 0.9))}
+        >>> gap_closed(at, "max"), gap_closed(at, "min")
+        (0.5, None)
     """
     if len(found) < 3:
         return None
     lower, student, upper = (found[role][1] for role in ("lower_bound", "student", "teacher"))
-    return round((student - lower) / (upper - lower), 6) if upper != lower else None
+    if not (upper > lower if mode == "max" else upper < lower):
+        return None
+    return round((student - lower) / (upper - lower), 6)
 
 
 def elapsed(facts: Facts) -> float:
@@ -111,10 +120,21 @@ def elapsed(facts: Facts) -> float:
 
 
 def _says(facts: Facts, found: Places) -> str:
-    split = "test" if facts.evaluation is not None else "validation"
-    if "lower_bound" in found:
-        return f"Mean {facts.metric} on {split}: the blue band is what distillation added ({facts.better})."
+    split = "test" if facts.current is not None else "validation"
+    if "lower_bound" in found and "student" in found:
+        lower, student = found["lower_bound"][1], found["student"][1]
+        gained = student > lower if facts.mode == "max" else student < lower
+        band = "gained over" if gained else "lost against"
+        return f"Mean {facts.metric} on {split} ({facts.better}): the blue band is what the student {band} the bound."
     return f"On {split}, where the search chose ({facts.better}); the lower bound comes with the evaluation."
+
+
+def _answer(evaluation: Mapping[str, Any]) -> str:
+    """What the evaluation says of the student and its lower bound."""
+    for comparison in evaluation["comparisons"]:
+        if (comparison["method"], comparison["against"]) == ("student", "lower_bound"):
+            return str(comparison["sentence"])
+    return "Student and lower bound share no finished training, so there is no verdict."
 
 
 def _interval(given: list[float] | None) -> tuple[float, float] | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
-from pkdray.report.blocks import Block, Cell, Missing, Plot, Plots, Section, Table, count, duration, plain
+from pkdray import mirrors
+from pkdray.evaluate.on_ray import FOLDER
+from pkdray.evaluate.trainings import TRAINED
+from pkdray.report.blocks import Block, Cell, Missing, Plot, Plots, Section, Table, Text, count, duration, plain
 from pkdray.report.facts import Facts, method_of, proposed, seconds_of
 from pkdray.report.search import short_names
 from pkdray.report.theme import BLUE, FAINT, GOLD, ORANGE
@@ -36,7 +41,10 @@ def where_section(facts: Facts) -> Section:
 
 def place_of(trial: FrozenTrial) -> str:
     """The computer and the device of a trial, as its summary says."""
-    said = summary(trial)
+    return _place(summary(trial))
+
+
+def _place(said: Mapping[str, Any]) -> str:
     parts = [str(said[key]) for key in ("node", "device") if said.get(key)]
     return " · ".join(parts) or _UNKNOWN
 
@@ -128,7 +136,7 @@ def _table(facts: Facts) -> Table:
         )
     says = (
         f"Validation {facts.metric}; of a pruned trial, the last value that it reported. Click a header to sort; the "
-        "trial in bold is the student in best/."
+        "trial in bold is the one that this report calls the best."
     )
     if len(shown) < len(facts.trials):
         says += (
@@ -152,7 +160,7 @@ def _cell(value: Any) -> Cell:
 def _failures(facts: Facts) -> Block:
     failed = [trial for trial in facts.trials if trial.state.name == "FAIL"]
     if not failed:
-        return Missing("Failures", "No trial failed.")
+        return Text("No trial failed.")
     last = failed[-_MOST_FAILURES:]
     rows = [[trial.number, method_of(trial, facts), reason(trial) or "not recorded"] for trial in last]
     says = f"{count(len(failed), 'trial')} failed."
@@ -167,15 +175,17 @@ def _where(facts: Facts) -> list[Block]:
         return [Missing("Time line", "No trial has ended yet.")]
     rows: dict[tuple[str, str], list[float]] = {}
     for trial in timed:
-        rows.setdefault(("search", place_of(trial)), []).append(seconds_of(trial) or 0.0)
-    for place, seconds in _evaluated(facts.evaluation or {}):
+        rows.setdefault(("search", place_of(trial)), []).append(_busy(trial))
+    # Of a remote run, this machine has the trainings that it made or looked at, not all of them.
+    remote = mirrors.uri_of(facts.run.path) is not None
+    trained = [] if remote else evaluated(facts.run.path / FOLDER)
+    for place, seconds in trained or _chosen(facts.evaluation or {}):
         rows.setdefault(("evaluation", place), []).append(seconds)
-    names = {place_of(trial) for trial in timed}
     figure = timeline(facts.trials)
     lines = len(figure.layout.yaxis.categoryarray)
     says = (
         f"Each bar is a trial, from start to end; trials at once lie below each other, and a gap is a "
-        f"computer that waited. {count(len(names), 'place')} took part."
+        f"computer that waited. {_places([place_of(trial) for trial in timed])}"
         + thinned("trials", min(len(timed), _MOST_BARS), len(timed))
     )
     table = [
@@ -192,19 +202,51 @@ def _where(facts: Facts) -> list[Block]:
         Plots("Time line", says, [Plot(figure, height=min(900, 140 + 26 * lines))]),
         Table(
             "Time spent",
-            "Summed over trainings, so that what ran at once counts as often as it ran.",
+            "Summed over trainings, so that what ran at once counts as often as it ran. Not counted: teachers, whose "
+            "pool keeps no times"
+            + ("." if trained or not facts.evaluation else ", and of the evaluation whatever was not chosen."),
             ["for", "where", "trainings", "time", "longest"],
             table,
         ),
     ]
 
 
-def _evaluated(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Where each training of the evaluation ran, and its seconds."""
+def _busy(trial: FrozenTrial) -> float:
+    """How long a trial's process trained; of one that did not say so, from when it was asked for to its end."""
+    return float(summary(trial).get("seconds") or seconds_of(trial) or 0.0)
+
+
+def _places(found: Sequence[str]) -> str:
+    known = {place for place in found if place != _UNKNOWN}
+    unknown = sum(place == _UNKNOWN for place in found)
+    without = f"of {count(unknown, 'trial')} no computer is recorded."
+    if not known:
+        return without.capitalize()
+    return f"{count(len(known), 'place')} took part" + (f"; {without}" if unknown else ".")
+
+
+def evaluated(folder: Path) -> list[tuple[str, float]]:
+    """Where each training of an evaluation ran and its seconds, those that tuned or were not chosen included.
+
+    Args:
+        folder: ``<run>/evaluation``; there is none before.
+    """
     found = []
-    for about in evaluation.get("methods", {}).values():
-        for pair in about.get("pairs", []):
-            if pair.get("seconds") is not None:
-                parts = [str(pair[key]) for key in ("node", "device") if pair.get(key)]
-                found.append((" · ".join(parts) or _UNKNOWN, float(pair["seconds"])))
-    return found
+    for file in sorted(folder.glob(f"*/{TRAINED}")):
+        try:
+            found.append(_training(json.loads(file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError, AttributeError):
+            # `evaluate` trains it again; what it took is one number of hundreds here.
+            continue
+    return [one for one in found if one is not None]
+
+
+def _chosen(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The same of evaluation.json, which has those that were chosen alone."""
+    methods = evaluation.get("methods", {}).values()
+    found = [_training(pair) for about in methods for pair in about.get("pairs", [])]
+    return [one for one in found if one is not None]
+
+
+def _training(said: Mapping[str, Any]) -> tuple[str, float] | None:
+    return (_place(said), float(said["seconds"])) if said.get("seconds") is not None else None

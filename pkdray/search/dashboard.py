@@ -43,7 +43,9 @@ def dashboard_server(run: Path, host: str, port: int) -> WSGIServer:
     try:
         from optuna_dashboard import wsgi
     except ImportError as error:
-        raise ConfigError("optuna-dashboard is not installed.", cure='pip install "pkdray[dashboard]"') from error
+        raise ConfigError(
+            "optuna-dashboard is not installed.", cure='In the folder of the clone: pip install -e ".[dashboard]"'
+        ) from error
     path = run / "study.db"
     Ledger(path)
     try:

@@ -172,17 +172,19 @@ class Ledger:
     def complete(self, number: int, value: float, summary: Mapping[str, Any]) -> None:
         """The trial ran to its end."""
         with self.writing():
-            self._storage.set_trial_user_attr(self._id(number), _SUMMARY, dict(summary))
+            self._summarise(number, summary)
             self._study.tell(number, value)
 
-    def prune(self, number: int) -> None:
+    def prune(self, number: int, summary: Mapping[str, Any] | None = None) -> None:
         """The scheduler stopped the trial; its value is the last that was reported."""
         with self.writing():
+            self._summarise(number, summary)
             self._study.tell(number, state=TrialState.PRUNED)
 
-    def fail(self, number: int, reason: str) -> None:
+    def fail(self, number: int, reason: str, summary: Mapping[str, Any] | None = None) -> None:
         """The trial cannot be finished, and why."""
         with self.writing():
+            self._summarise(number, summary)
             self._storage.set_trial_user_attr(self._id(number), _REASON, reason)
             self._study.tell(number, state=TrialState.FAIL)
 
@@ -206,6 +208,10 @@ class Ledger:
                 self._study.enqueue_trial({})
             # What Optuna's own enqueue_trial writes; that always makes a new row.
             self._storage.set_trial_system_attr(self._id(number), "fixed_params", dict(parameters))
+
+    def _summarise(self, number: int, summary: Mapping[str, Any] | None) -> None:
+        if summary is not None:
+            self._storage.set_trial_user_attr(self._id(number), _SUMMARY, dict(summary))
 
     def _id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
@@ -250,7 +256,10 @@ def reason(trial: FrozenTrial) -> str | None:
 
 
 def summary(trial: FrozenTrial) -> dict[str, Any]:
-    """What a complete trial reported at its end: metrics, epochs, seconds, teacher shares."""
+    """What is known of a trial that ended: ``node``, ``device``, ``seconds``; of a complete one all that it reported.
+
+    A key may be missing: a trial whose process died before its first epoch told nothing.
+    """
     return trial.user_attrs.get(_SUMMARY, {})
 
 

@@ -22,7 +22,7 @@ from pkdray.search.run import Run, fixed_values
 from pkdray.search.space import suggest
 from pkdray.search.trial import BEST
 from pkdray.training.answers import answers_table
-from pkdray.training.bundles import Architecture, StudentInfo, read_info, write_bundle
+from pkdray.training.bundles import METRICS, Architecture, StudentInfo, read_info, write_bundle
 from pkdray.training.checkpoints import load_tensors, load_trained
 from pkdray.training.frozen import with_steps
 from pkdray.training.inputs import fit_standardizers, present, split_arrays
@@ -31,6 +31,8 @@ from pkdray.training.pretrained import without_folders
 from pkdray.training.students import fresh_student, predict_rows, privileged_width, uses_tnet
 
 PREDICTIONS = "predictions.{split}.parquet"
+BEST_OF_SEARCH = "best_of_search"
+"""In metrics.json: which trial was the best when ``best/`` was written."""
 
 
 def write_results(run: Run, plan: Plan, dataset: Dataset, ledger: Ledger) -> None:
@@ -38,12 +40,15 @@ def write_results(run: Run, plan: Plan, dataset: Dataset, ledger: Ledger) -> Non
     table = trials_table(ledger)
     write_atomic(run.path / "trials.parquet", lambda temporary: table.to_parquet(temporary, index=False))
     best = ledger.best()
-    if best is not None:
+    if best is not None and not _chosen_beside(run.best, best.number):
         write_best(run, plan, dataset, best.number, ledger)
 
 
 def trials_table(ledger: Ledger) -> pd.DataFrame:
-    """One row a trial: number, state, value, method, epochs, seconds, node, device, reason, retry_of, parameters."""
+    """One row a trial: number, state, value, method, epochs, seconds, node, device, reason, retry_of, parameters.
+
+    ``node``, ``device`` and ``seconds`` of pruned and failed trials are those of their last report.
+    """
     rows = []
     for trial in ledger.trials():
         said = summary(trial)
@@ -90,12 +95,15 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int, ledger: Ledg
     """
     if _is_student_of(run.best, number):
         return
-    config = plan.trial_config(trial_overrides(run, ledger or run.ledger(), number))
+    ledger = ledger or run.ledger()
+    config = plan.trial_config(trial_overrides(run, ledger, number))
     student, meta = load_student(run, plan, config, number)
+    leader = ledger.best()
     build = run.path / ".best"
     shutil.rmtree(build, ignore_errors=True)
     metrics = {
         "trial": number,
+        BEST_OF_SEARCH: leader.number if leader is not None else None,
         "validation": {
             key: value
             for key, value in meta["best"].items()
@@ -110,6 +118,18 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int, ledger: Ledg
     # Or what this one lacks, as answers on the test split, would come back from there.
     mirrors.remove(run.best)
     build.rename(run.best)
+
+
+def _chosen_beside(folder: Path, best: int) -> bool:
+    """Whether somebody (`evaluate --top`) chose the student in ``best/`` when this very trial was the search's best.
+
+    A resume that finds no better trial must not take it, and its answers on the test split, away.
+    """
+    try:
+        said = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        return said[BEST_OF_SEARCH] == best and _is_student_of(folder, said["trial"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _is_student_of(folder: Path, number: int) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune import Callback
+from ray.tune.result import HOSTNAME, TIME_TOTAL_S
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -18,7 +19,7 @@ from pkdray.config import AshaConfig, Config
 from pkdray.errors import StorageError
 from pkdray.search.ledger import Ledger
 from pkdray.search.ledger import summary as ledger_summary
-from pkdray.search.reports import EPOCH, FAILED, HALT, PROCESS_DIED, SUMMARY, VALUE, has_ended
+from pkdray.search.reports import ENTRY, EPOCH, FAILED, HALT, PROCESS_DIED, SUMMARY, VALUE, has_ended
 from pkdray.search.run import fixed_values, sampler_for
 from pkdray.search.space import longest_training, suggest
 from pkdray.training.metrics import Metric
@@ -41,6 +42,7 @@ class LedgerSearcher(Searcher):
         self._config = config
         self._fixed = fixed_values(config)
         self._numbers: dict[str, int] = {}
+        self._whereabouts: dict[str, dict[str, Any]] = {}
         self.halted: str | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -66,6 +68,7 @@ class LedgerSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Write down an intermediate value; where that cannot be done, no further trial starts."""
+        self._whereabouts[trial_id] = whereabouts(result, self._whereabouts.get(trial_id, {}))
         if has_ended(result):
             return
         try:
@@ -76,26 +79,27 @@ class LedgerSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write down the end: complete, pruned, or failed with its reason. A halted trial stays open for a resume."""
         number = self._numbers.pop(trial_id)
+        where = whereabouts(result or {}, self._whereabouts.pop(trial_id, {}))
         if result is not None and result.get(HALT):
             self.halted = result[HALT]
             return
         try:
-            self._tell(number, result, error)
+            self._tell(number, result, error, where)
         except StorageError as failure:
             self.halted = str(failure)
 
-    def _tell(self, number: int, result: dict[str, Any] | None, error: bool) -> None:
+    def _tell(self, number: int, result: dict[str, Any] | None, error: bool, where: Mapping[str, Any]) -> None:
         if error or result is None:
-            self._ledger.fail(number, PROCESS_DIED)
+            self._ledger.fail(number, PROCESS_DIED, where)
         elif result.get(FAILED):
-            self._ledger.fail(number, result[FAILED])
+            self._ledger.fail(number, result[FAILED], where)
         elif result.get(SUMMARY):
             summary = json.loads(result[SUMMARY])
             self._ledger.complete(number, summary.pop("value"), summary)
         else:
             # The scheduler stopped it on this very result, which on_trial_result was therefore not shown.
             self._ledger.report(number, int(result[EPOCH]), float(result[VALUE]))
-            self._ledger.prune(number)
+            self._ledger.prune(number, where)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: study.db is the state."""
@@ -103,6 +107,31 @@ class LedgerSearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: study.db is the state."""
+
+
+def whereabouts(result: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a trial runs and for how long it has, as its reports tell it.
+
+    Args:
+        result: a report; a failure's names no device, and where its process died there is none (``{}``).
+        before: what the reports before it told.
+
+    Returns:
+        ``node`` (host name), ``device``, ``seconds`` (of its process, up to this report); what nobody told is missing.
+
+    Example:
+        >>> told = whereabouts({"entry": '{"node": "n1", "device": "cpu"}', "time_total_s": 2.5}, {})
+        >>> whereabouts({"hostname": "head", "time_total_s": 3.25}, told)
+        {'node': 'n1', 'device': 'cpu', 'seconds': 3.25}
+    """
+    entry = json.loads(result.get(ENTRY) or "{}")
+    found = {
+        # Tune's name of the process's own node: that of a trial which failed before its first epoch.
+        "node": entry.get("node") or before.get("node") or result.get(HOSTNAME),
+        "device": entry.get("device") or before.get("device"),
+        "seconds": round(float(result[TIME_TOTAL_S]), 3) if TIME_TOTAL_S in result else before.get("seconds"),
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 class LedgerASHA(AsyncHyperBandScheduler):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,14 +33,15 @@ def compare(names: Sequence[str], runs_dir: Path, console: Console, *, output: P
         from pkdray.evaluate.statistics import compare_pairs, correct_for_several
 
         tested = paired(found, compare_pairs, correct_for_several)
-    lines = [*remarks(found), *(one["sentence"] for one in tested)]
+    said = [*remarks(found), *_overtaken(runs)]
+    lines = [*said, *(one["sentence"] for one in tested)]
     metrics = ", ".join(dict.fromkeys(run.metric for run in found))
     title = f"{len(found)} run{'s' * (len(found) != 1)} ({metrics}; bounds and student on test)"
     if output is not None:
         _write(output, found, title, lines)
     console.table(title, COLUMNS, [as_text(run) for run in found])
     console.result(
-        {"runs": [_plain(run) for run in found], "remarks": remarks(found), "paired": tested},
+        {"runs": [_plain(run) for run in found], "remarks": said, "paired": tested},
         *lines,
         *([f"The table is in {output}."] if output is not None else []),
     )
@@ -51,6 +52,16 @@ def _labelled(runs: Sequence[Run]) -> dict[str, Run]:
     once = {run.path.resolve(): run for run in runs}
     names = [run.name for run in once.values()]
     return {run.name if names.count(run.name) == 1 else short_path(run.path): run for run in once.values()}
+
+
+def _overtaken(runs: Mapping[str, Run]) -> list[str]:
+    from pkdray.evaluate import overtaken, read_evaluation
+
+    found = {}
+    for name, run in runs.items():
+        best = run.ledger().best()
+        found[name] = overtaken(read_evaluation(run), best.number if best else None)
+    return [f"{name}: {why} Bounds and student are those of the evaluation." for name, why in found.items() if why]
 
 
 def _plain(run: RunSummary) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def report(name: str, runs_dir: Path, output: Path | None, console: Console, *, 
     here, file = short_path(run.path), short_path(written.path)
     # A browser looks at the file on this machine.
     seen = file if mirrors.uri_of(written.path) is None else str(written.path)
-    evaluated = (run.path / "evaluation.json").exists()
-    then = f"pkdray export {here} -o student" if evaluated else f"pkdray evaluate {here}"
+    evaluate = f"pkdray evaluate {here}{' --reopen' if written.overtaken else ''}"
+    then = f"pkdray export {here} -o student" if written.evaluated and not written.overtaken else evaluate
     left_out = [f"  left out: {title}: {' '.join(why.split())}" for title, why in written.left_out.items()]
     console.result(
         {**asdict(written), "path": str(written.path)},

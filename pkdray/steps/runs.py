@@ -46,7 +46,7 @@ def list_runs(runs_dir: Path, console: Console) -> None:
 
 def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
     """Everything worth knowing of a run."""
-    from pkdray.evaluate import read_evaluation
+    from pkdray.evaluate import overtaken, read_evaluation
     from pkdray.search.results import trial_overrides
     from pkdray.search.run import find_run
 
@@ -74,6 +74,7 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
         # What else there is to see is worth seeing.
         about["evaluation"] = None
         console.say(str(error))
+    about["overtaken"] = overtaken(about["evaluation"], about["best_trial"])
     if console.as_json:
         console.result(about)
         return
@@ -106,13 +107,16 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
     )
     for number, why in about["failures"].items():
         console.result(None, f"Trial {number} failed: {why}")
+    if about["overtaken"]:
+        console.result(None, about["overtaken"], f"What it said of trial {about['evaluation']['trial']}:")
     if about["evaluation"]:
         console.result(None, verdict(about["evaluation"]))
     here = short_path(run.path)
     if about["state"] == "interrupted":
         console.result(None, *next_steps(f"pkdray resume {here}"))
     elif about["state"] == "finished" and about["trials"]:
-        steps = [] if about["evaluation"] else [f"pkdray evaluate {here}"]
+        again = " --reopen" if about["overtaken"] else ""
+        steps = [f"pkdray evaluate {here}{again}"] if again or not about["evaluation"] else []
         console.result(None, *next_steps(*steps, f"pkdray export {here} -o student"))
 
 

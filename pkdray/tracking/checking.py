@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 from pkdray.config import TrackingConfig
 from pkdray.errors import ConfigError
 
+_EXTRA = 'in the folder of the clone, pip install -e ".[{}]"'
+"""Not `pip install "pkdray[...]"`: pkdray is in no package index, where that name would be somebody else's."""
+
 
 def check_tracking(config: TrackingConfig) -> None:
     """Make sure that the trackers asked for can start.
@@ -21,9 +24,9 @@ def check_tracking(config: TrackingConfig) -> None:
     if config.tensorboard and find_spec("tensorboardX") is None:
         faults.append('tracking.tensorboard: tensorboardX is not installed: pip install "ray[tune]"')
     if config.mlflow and find_spec("mlflow") is None:
-        faults.append('tracking.mlflow: MLflow is not installed: pip install "pkdray[mlflow]"')
+        faults.append(f"tracking.mlflow: MLflow is not installed: {_EXTRA.format('mlflow')}")
     if config.wandb and find_spec("wandb") is None:
-        faults.append('tracking.wandb: Weights & Biases is not installed: pip install "pkdray[wandb]"')
+        faults.append(f"tracking.wandb: Weights & Biases is not installed: {_EXTRA.format('wandb')}")
     elif config.wandb and config.wandb.mode == "online" and not _logged_in():
         faults.append(
             "tracking.wandb: nobody is logged in: set WANDB_API_KEY, run `wandb login`, or set tracking.wandb.mode to "

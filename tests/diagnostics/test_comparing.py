@@ -186,6 +186,9 @@ def test_the_command_shows_writes_and_gives_json(small_dataset, trained, pkdray,
     assert [run["name"] for run in document["runs"]] == ["one", "two"]
     assert document["runs"][0]["scores"][1] == {"fold": None, "seed": 4, "test": 0.8}
     assert document["paired"] == []
+    write(one.path, evaluation([0.7, 0.8], trial=0, request={"trial": 5}))
+    overtaken = "one: The evaluation is of trial 0; since then trial 0 has"
+    assert any(line.startswith(overtaken) for line in json.loads(pkdray("compare", "one", "--json").out)["remarks"])
     wrong = pkdray("compare", "one", "-o", "table.xls")
     assert wrong.code == 2
     assert "table.xls is no table's name" in wrong.err

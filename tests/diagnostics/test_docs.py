@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pkdray.search.run import Run
+
 PAGE = (Path(__file__).parents[2] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
 
 
 def test_the_example_runs_and_tells_of_the_run(small_dataset, trained, tmp_path, monkeypatch, capsys) -> None:
-    made = trained(small_dataset(), {"method.name": "pkd", "method.theta": 0.4}, "demo")
+    trained(small_dataset(), {"method.name": "pkd", "method.theta": 0.4}, "demo")
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "runs").rename(tmp_path / "demo" / "runs")
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     names: dict[str, object] = {}
@@ -17,4 +21,4 @@ def test_the_example_runs_and_tells_of_the_run(small_dataset, trained, tmp_path,
     said = capsys.readouterr().out
     assert "The gate (theta 0.4)" in said
     assert "teacher joint" in said
-    assert names["best"] == made.run.ledger().best().number
+    assert names["best"] == Run(tmp_path / "demo" / "runs" / "demo").ledger().best().number

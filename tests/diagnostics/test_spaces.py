@@ -76,6 +76,11 @@ def test_of_many_rows_some_are_drawn_and_the_seed_says_which(small_dataset, trai
     found = similarity(*made.all, 0, samples=13)
     assert found.teacher.shape == found.before.shape == found.after.shape == (13, 13)
     assert [float(label) for label in found.labels] == sorted(float(label) for label in found.labels)
+    assert found.total == projections(*made.all, 0, samples=13).attrs["total"] == 6 * len(made.dataset.rows("val"))
+    one = similarity(*made.all, 0, samples=1)
+    assert one.after.shape == (1, 1)
+    assert np.isnan(one.agreement["after"])
+    assert len(projections(*made.all, 0, samples=1)) == 3
     again, other = similarity(*made.all, 0, samples=13), similarity(*made.all, 0, samples=13, seed=1)
     assert np.array_equal(found.after, again.after)
     assert not np.array_equal(found.after, other.after)

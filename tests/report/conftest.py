@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browsing import CHROMIUM
 from report_runs import make_run, pretend_diagnostics
 
 from pkdray.report import Facts, Written, gather, write_report
@@ -46,3 +49,15 @@ def written(classified: Run, regressed: Run, tmp_path_factory: pytest.TempPathFa
             patch.setitem(sys.modules, "pkdray.diagnostics", pretend_diagnostics(task))
             result[task] = write_report(run, folder / f"{task}.html")
     return result
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium; tests that use it are skipped where it or playwright is missing."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is missing: pip install it")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium: apt-get install chromium, or name one in PKDRAY_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

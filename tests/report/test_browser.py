@@ -2,96 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import pytest
+from browsing import FIGURES, Visit, drawn, visit_page
 
 from pkdray.report import Written
 
-CHROMIUM = os.environ.get("PKDRAY_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-sync_api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is missing: pip install it")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="there is no Chromium: apt-get install chromium, or name one in PKDRAY_CHROMIUM",
-)
 TASKS = ["classification", "regression"]
-
-
-@dataclass
-class Visit:
-    """An open page, and what it did that it should not have."""
-
-    page: Any
-    faults: list[str] = field(default_factory=list)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
 def visit(browser: Any, written: dict[str, Written]) -> Iterator[Callable[..., Visit]]:
     """Opens a report and waits until all is drawn: ``visit("regression", width=390, dark=True)``; a page is shared."""
-    contexts = []
+    seen = []
 
     @cache
     def open_page(task: str, *, width: int = 1280, dark: bool = False, touch: bool = False) -> Visit:
-        context = browser.new_context(
-            viewport={"width": width, "height": 850},
-            color_scheme="dark" if dark else "light",
-            has_touch=touch,
-            is_mobile=touch,
-            reduced_motion="reduce",
-        )
-        contexts.append(context)
-        seen = Visit(context.new_page())
-        here = written[task].path.as_uri()
-
-        def route(route: Any) -> None:
-            if route.request.url.partition("#")[0] == here:
-                route.continue_()
-                return
-            seen.faults.append(f"request {route.request.url}")
-            route.abort()
-
-        context.route("**/*", route)
-        seen.page.on("console", lambda message: seen.faults.append(f"{message.type}: {message.text}"))
-        seen.page.on("pageerror", lambda error: seen.faults.append(f"error: {error}"))
-        seen.page.goto(here)
-        drawn(seen.page)
-        return seen
+        seen.append(visit_page(browser, written[task].path, width=width, dark=dark, touch=touch))
+        return seen[-1]
 
     yield open_page
-    for context in contexts:
-        context.close()
-
-
-def drawn(page: Any) -> None:
-    page.wait_for_function("document.documentElement.dataset.drawn", timeout=60_000)
-
-
-FIGURES = """
-[...document.querySelectorAll(".plot")].map((place) => {
-  const box = place.querySelector("svg.main-svg").getBoundingClientRect();
-  const marks = place.querySelectorAll(
-    ".scatterlayer .trace, .barlayer .trace, .heatmaplayer image, .hm image, .contourlayer .contour");
-  return {
-    name: place.getAttribute("aria-label"), width: box.width, height: box.height, traces: place.data.length,
-    marks: marks.length,
-  };
-})
-"""
+    for one in seen:
+        one.context.close()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -101,8 +36,7 @@ def test_every_figure_is_drawn_and_nothing_is_fetched_or_reported(
     seen = visit(task)
     figures = seen.page.evaluate(FIGURES)
     assert len(figures) == written[task].figures > 25
-    empty = [one for one in figures if not (one["width"] > 150 and one["height"] > 100 and one["marks"])]
-    assert empty == []
+    assert seen.empty_figures == []
     assert seen.faults == []
     # The names in the data that would be scripts and tags are text, in tables and in figures.
     assert seen.page.locator("section b u, section i, .tile b b, svg script").count() == 0

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,8 @@ from pkdray.report import answers, cost, curves, evaluation, search, sections, s
 from pkdray.report.blocks import Missing, Plots, Section, Table
 from pkdray.report.facts import Facts
 from pkdray.report.theme import DARK, STEPS, themed
+from pkdray.search.ledger import summary as summary_of
+from pkdray.search.run import Run
 
 
 def plots(section: Section) -> dict[str, Plots]:
@@ -72,11 +77,53 @@ def test_the_summary_says_the_verdict_and_where_the_student_stands(facts: Facts)
         {"lower_bound": 0.6, "student": 0.7, "teacher": 0.8}
     )
     assert found["student"][2] == (0.67, 0.73)
-    assert summary.gap_closed(found) == pytest.approx(0.5)
+    assert summary.gap_closed(found, "max") == pytest.approx(0.5)
     tiles = {tile.name: tile.value for tile in summary.tiles(facts)}
     assert tiles["Best trial"] == str(max(complete(facts), key=lambda trial: trial.value or 0.0).number)
     assert tiles["Gap closed"] == "50 %"
     assert tiles["Trials"] == "27 of 27"
+
+
+@pytest.mark.parametrize(
+    ("mode", "lower", "student", "teacher", "expected"),
+    [
+        ("max", 0.80, 0.78, 0.75, None),  # the teacher is worse than the bound, and the student hurt
+        ("max", 0.80, 0.78, 0.90, -0.2),
+        ("max", 0.80, 0.80, 0.80, None),
+        ("min", 0.40, 0.30, 0.20, 0.5),
+        ("min", 0.20, 0.30, 0.40, None),
+    ],
+)
+def test_a_gap_is_closed_only_where_the_teacher_is_better(
+    mode: str, lower: float, student: float, teacher: float, expected: float | None
+) -> None:
+    found = {role: ("", value, None) for role, value in
+             (("lower_bound", lower), ("student", student), ("teacher", teacher))}  # fmt: skip
+    assert summary.gap_closed(found, mode) == expected
+
+
+@pytest.mark.parametrize(("mean", "said"), [(0.7, "gained over"), (0.5, "lost against")])
+def test_the_band_is_not_called_a_gain_where_the_student_lost(facts: Facts, mean: float, said: str) -> None:
+    assert facts.evaluation is not None
+    methods = {key: dict(about) for key, about in facts.evaluation["methods"].items()}
+    methods["student"]["mean"] = mean
+    changed = replace(facts, evaluation={**facts.evaluation, "methods": methods})
+    (band,) = plots(summary.section(changed)).values()
+    assert said in band.says
+
+
+def test_a_gain_of_an_error_is_shown_as_the_error_that_fell() -> None:
+    """evaluation.json counts gains upwards; beside the name of an error, +0.1 would read as a loss."""
+    said = {"method": "student", "against": "lower_bound", "pairs": 6, "difference": 0.105, "interval": [0.08, 0.16],
+            "effect_size": 2.5, "wins": 6, "ties": 0, "verdict": "helped", "seeds_needed": None, "more_seeds": None,
+            "tests": {"wilcoxon": {"p": 0.03, "p_holm": 0.03}}}  # fmt: skip
+    table = evaluation.comparisons_table(
+        {"metric": "mse", "mode": "min", "confidence": 0.95, "methods": {}, "comparisons": [said]}
+    )
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["difference"] == "-0.1050"
+    assert row["95 % interval"] == "-0.1600 to -0.0800"
+    assert "below zero is better" in table.says
 
 
 def test_wide_intervals_have_room_between_the_bounds() -> None:
@@ -96,6 +143,7 @@ def test_before_the_evaluation_the_summary_promises_nothing(framed: Facts) -> No
     assert summary.places(framed).keys() == {"student", "teacher"}
     (missing,) = evaluation.section(framed).missing
     assert missing.command == f"pkdray evaluate {framed.run.path}"
+    assert "The test split has not been opened." in missing.why
 
 
 def test_time_in_which_nothing_ran_does_not_count(facts: Facts) -> None:
@@ -282,6 +330,21 @@ def test_matrices_share_one_range_of_colours(facts: Facts) -> None:
     np.testing.assert_allclose(np.array(maps[2].z, dtype=float), facts.similarity.after, atol=6e-4)
 
 
+def test_one_row_has_nobody_to_be_like(facts: Facts) -> None:
+    one = SimpleNamespace(
+        labels=["calm"], teacher=np.eye(1), before=np.eye(1), after=np.eye(1), teacher_name="joint", total=1,
+        agreement={"before": np.nan, "after": np.nan},
+    )  # fmt: skip
+    (missing,) = similarity.section(replace(facts, similarity=one)).missing
+    assert "one labelled row" in missing.why
+
+
+def test_captions_say_how_many_rows_were_drawn_and_of_how_many(facts: Facts) -> None:
+    blocks = plots(similarity.section(facts))
+    assert "(13 of 31 validation rows are drawn.)" in blocks["Similarity matrices"].says
+    assert "(29 of 31 validation rows are drawn.)" in blocks["Embeddings in the plane"].says
+
+
 @pytest.mark.parametrize(("fixture", "groups"), [("facts", len(CLASSES)), ("framed", 1)])
 def test_embeddings_are_a_colour_a_class_or_a_shade_a_number(
     fixture: str, groups: int, request: pytest.FixtureRequest
@@ -356,12 +419,21 @@ def test_time_lines_are_of_the_best_a_middling_and_the_worst_sequence(framed: Fa
     assert list(lines[1].y) == pytest.approx(answer.tolist())
 
 
+def test_a_single_sequence_is_neither_the_best_nor_the_worst(framed: Facts) -> None:
+    found = answers.aligned(framed.predictions["val"], dataset_of(framed))
+    first = found.places["sequence_id"] == found.places["sequence_id"].iloc[0]
+    one = answers.Answers(found.places[first], found.truth[first], found.answer[first], found.names)
+    assert [word for word, _, _ in answers.typical_sequences(one)] == ["only"]
+
+
 def test_predictions_of_other_samples_are_said_so_and_not_drawn(facts: Facts) -> None:
     stranger = facts.predictions["val"].replace({"sample_id": {facts.predictions["val"]["sample_id"].iloc[0]: "s999"}})
     with pytest.raises(DatasetError, match="s999"):
         answers.aligned(stranger, dataset_of(facts))
     section = answers.section(replace(facts, predictions={"val": stranger}))
     assert "s999" in section.missing[0].why
+    with pytest.raises(DatasetError, match="lack the column prediction"):
+        answers.aligned(stranger.drop(columns="prediction"), dataset_of(facts))
 
 
 # Cost, trials, places
@@ -432,6 +504,46 @@ def test_time_spent_is_told_by_place_for_search_and_evaluation(facts: Facts) -> 
     # Four methods: three of three seeds, and the teacher, each of two seconds.
     assert rows[("evaluation", "node7 · cpu")] == 10
     assert sum(many for (what, _), many in rows.items() if what == "search") == 27
+    assert "Not counted: teachers" in table.says
+    assert "whatever was not chosen" in table.says
+
+
+def test_a_trial_whose_computer_is_not_known_is_no_place(facts: Facts) -> None:
+    says = plots(trials.where_section(facts))["Time line"].says
+    assert "2 places took part; of 1 trial no computer is recorded." in says
+    (unknown,) = [one for one in facts.trials if trials.place_of(one) == "computer not recorded"]
+    alone = plots(trials.where_section(replace(facts, trials=[unknown])))["Time line"].says
+    assert "place" not in alone
+    assert "Of 1 trial no computer is recorded." in alone
+
+
+def test_time_spent_is_that_of_the_process_and_of_every_training_of_the_evaluation(
+    facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tables(trials.where_section(facts))["Time spent"]
+    search = sum(row[3].value for row in table.rows if row[0] == "search")
+    said = [summary_of(trial)["seconds"] for trial in facts.trials if summary_of(trial)]
+    (unknown,) = [trial for trial in facts.trials if not summary_of(trial)]
+    assert unknown.datetime_complete is not None
+    assert unknown.datetime_start is not None
+    waited = (unknown.datetime_complete - unknown.datetime_start).total_seconds()
+    assert search == pytest.approx(sum(said) + waited)
+
+    shutil.copytree(facts.run.path, tmp_path / "tiny")
+    for index, text in enumerate(
+        ['{"seconds": 1.5, "node": "a", "device": "cpu"}', '{"seconds": 2, "node": "a", "device": "cpu"}', "[", "{}"]
+    ):
+        (tmp_path / "tiny" / "evaluation" / str(index)).mkdir(parents=True)
+        (tmp_path / "tiny" / "evaluation" / str(index) / "trained.json").write_text(text)
+    table = tables(trials.where_section(replace(facts, run=Run(tmp_path / "tiny"))))["Time spent"]
+    (row,) = [row for row in table.rows if row[0] == "evaluation"]
+    assert (row[1], row[2], row[3].value) == ("a · cpu", 2, 3.5)
+    assert "chosen" not in table.says
+    # Of a run on remote storage this machine may have some of them.
+    monkeypatch.setattr("pkdray.mirrors.uri_of", lambda _: "s3://bucket/tiny")
+    table = tables(trials.where_section(replace(facts, run=Run(tmp_path / "tiny"))))["Time spent"]
+    assert {row[2] for row in table.rows if row[0] == "evaluation"} == {10}
+    assert "whatever was not chosen" in table.says
 
 
 # The look

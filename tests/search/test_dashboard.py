@@ -85,7 +85,7 @@ def test_without_optuna_dashboard_it_is_said_how_to_get_it(run: Run, monkeypatch
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
     with pytest.raises(ConfigError, match="not installed") as told:
         dashboard_server(run.path, "127.0.0.1", 0)
-    assert 'pip install "pkdray[dashboard]"' in str(told.value)
+    assert 'pip install -e ".[dashboard]"' in str(told.value)
 
 
 def test_the_files_for_tensorboard_are_made_once_of_the_trials_that_have_ended(run: Run) -> None:

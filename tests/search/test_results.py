@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def test_the_table_says_of_every_trial_what_it_was_and_what_became_of_it(swept) 
             assert 1 <= row["best_epoch"] <= row["epochs"] <= 9
         else:
             assert row["epochs"] == max(trial.intermediate_values)
+        assert (row["node"], row["device"]) == (platform.node(), "cpu"), "pruned ones too"
+        assert row["seconds"] > 0
         drawn = trial_overrides(swept.run, swept.run.ledger(), trial.number)
         config = yaml.safe_load((swept.run.trial(trial.number) / "config.yaml").read_text())
         assert drawn["training.learning_rate"] == config["training"]["learning_rate"]
@@ -114,6 +117,29 @@ def test_a_best_student_that_is_up_to_date_is_left_as_it_is(swept, copied: Run) 
     (copied.best / "predictions.test.parquet").write_text("kept")
     write_results(copied, swept.plan, swept.dataset, copied.ledger())
     assert (copied.best / "predictions.test.parquet").read_text() == "kept"
+
+
+def test_a_student_that_an_evaluation_chose_stays_until_another_trial_leads(swept, copied: Run) -> None:
+    """`evaluate --top` may choose the second best; a resume that finds nothing better must not undo that."""
+    ledger = copied.ledger()
+    complete = sorted(
+        (trial for trial in ledger.trials() if trial.state.name == "COMPLETE"), key=lambda trial: -(trial.value or 0.0)
+    )
+    best, second = complete[0], complete[1]
+    write_best(copied, swept.plan, swept.dataset, second.number)
+    (copied.best / "predictions.test.parquet").write_text("kept")
+    write_results(copied, swept.plan, swept.dataset, ledger)
+    assert read_bundle(copied.best)[0].made_from["trial"] == second.number
+    assert (copied.best / "predictions.test.parquet").read_text() == "kept"
+    metrics = copied.best / "metrics.json"
+    said = json.loads(metrics.read_text())
+    assert said["best_of_search"] == best.number
+    # Chosen when yet another trial led, or by a pkdray that did not say.
+    for older in ({**said, "best_of_search": second.number}, {"trial": second.number}):
+        write_best(copied, swept.plan, swept.dataset, second.number)
+        metrics.write_text(json.dumps(older))
+        write_results(copied, swept.plan, swept.dataset, copied.ledger())
+        assert read_bundle(copied.best)[0].made_from["trial"] == best.number
 
 
 def test_a_sweep_without_a_complete_trial_has_a_table_and_no_best(tmp_path: Path, study, digits) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ import pytest
 import sqlalchemy
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray.tune.result import HOSTNAME, TIME_TOTAL_S
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from pkdray.config import AshaConfig, Config
 from pkdray.search.ledger import Ledger, reason, summary
-from pkdray.search.reports import EPOCH, FAILED, HALT, PROCESS_DIED, SUMMARY, VALUE, outcome
+from pkdray.search.reports import ENTRY, EPOCH, FAILED, HALT, PROCESS_DIED, SUMMARY, VALUE, outcome
 from pkdray.search.tune import LedgerASHA, LedgerSearcher, make_scheduler
 from pkdray.training.metrics import METRICS
 
@@ -250,6 +252,34 @@ def test_a_trials_course_is_written_down_as_it_happens(searcher: LedgerSearcher,
     assert failed_row.intermediate_values == {1: 0.1, 2: 0.2}, "the -inf of a failure is no measurement"
     assert (died.state.name, reason(died)) == ("FAIL", PROCESS_DIED)
     assert searcher.halted is None
+
+
+def test_where_a_trial_ran_and_for_how_long_is_written_down_however_it_ends(
+    searcher: LedgerSearcher, ledger: Ledger
+) -> None:
+    place = json.dumps({"epoch": 1, "node": "n7", "device": "NVIDIA T4"})
+    told = {ENTRY: place, TIME_TOTAL_S: 1.25, HOSTNAME: "n7"}
+    for name in ("pruned", "failed", "died", "stillborn", "unheard"):
+        searcher.suggest(name)
+    for name in ("pruned", "failed", "died"):
+        searcher.on_trial_result(name, entry(1, 0.1, **told))
+    searcher.on_trial_complete("pruned", entry(2, 0.25, **{**told, TIME_TOTAL_S: 2.5}))
+    # What a failure reports names no device; one before the first epoch, only the process's own node.
+    lost = entry(0, float("-inf"), **{FAILED: "nan", TIME_TOTAL_S: 3.0, HOSTNAME: "n7"})
+    searcher.on_trial_result("failed", lost)
+    searcher.on_trial_complete("failed", lost)
+    searcher.on_trial_complete("died", error=True)
+    searcher.on_trial_complete("stillborn", {**lost, HOSTNAME: "n8", TIME_TOTAL_S: 0.5})
+    searcher.on_trial_complete("unheard", error=True)
+    rows = [summary(trial) for trial in Ledger(ledger.path).trials()]
+    assert rows == [
+        {"node": "n7", "device": "NVIDIA T4", "seconds": 2.5},
+        {"node": "n7", "device": "NVIDIA T4", "seconds": 3.0},
+        {"node": "n7", "device": "NVIDIA T4", "seconds": 1.25},
+        {"node": "n8", "seconds": 0.5},
+        {},
+    ]
+    assert searcher._whereabouts == {}
 
 
 def test_a_full_disk_in_a_trial_halts_the_sweep_and_leaves_its_row_open(

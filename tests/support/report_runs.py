@@ -80,7 +80,10 @@ def make_run(folder: Path, task: str, *, evaluated: bool, trials: int = TRIALS) 
     best = _make_trials(run, plan, trials)
     _make_best(run, plan, dataset, best, ["val", "test"] if evaluated else ["val"])
     if evaluated:
-        (run.path / "evaluation.json").write_text(json.dumps(evaluation(plan.metric.name, best)))
+        said = evaluation(plan.metric.name, best)
+        (run.path / "evaluation.json").write_text(json.dumps(said))
+        openings = [{"at": f"2026-01-0{day}T03:04:05+00:00", "request": said["request"]} for day in (1, 2)]
+        (run.path / "test_opened.json").write_text(json.dumps({"openings": openings}))
     return run
 
 
@@ -95,18 +98,19 @@ def _make_trials(run: Run, plan: Plan, trials: int) -> int:
         values = [round(top * (1 - 0.7**epoch), 4) for epoch in range(1, epochs + 1)]
         for epoch, value in enumerate(values[: 8 if epochs == 9 else None], start=1):
             ledger.report(trial.number, epoch, value)
+        where = {"node": f"node{index % 2}", "device": "cpu", "seconds": 0.5}
         if index == 5:
+            # Of an older pkdray, which recorded no computer.
             ledger.fail(trial.number, "loss <b>diverged</b> & stopped")
         elif epochs == 4:
-            ledger.prune(trial.number)
+            ledger.prune(trial.number, where)
         else:
             summary = {
                 "method": drawn["method.name"],
                 "epoch": 9,
                 "epochs": 9,
+                **where,
                 "seconds": 1.5,
-                "node": f"node{index % 2}",
-                "device": "cpu",
                 "teachers": {"joint": 0.75, "voice": 0.2},
             }
             ledger.complete(trial.number, values[-1], summary)
@@ -190,6 +194,8 @@ def evaluation(metric: str, trial: int) -> dict[str, Any]:
 
     return {
         "format": 2, "run": "tiny", "dataset": "tiny", "trial": trial, "metric": metric, "mode": "max",
+        "request": {"trial": trial, "seeds": [3, 4, 5], "folds": [None], "top": 1, "against": ["kl"],
+                    "trials": [trial]},
         "confidence": 0.95, "seeds": [3, 4, 5], "folds": [None],
         "test_opened": {"at": "2026-01-02T03:04:05+00:00", "times": 2},
         "candidates": [{"trial": trial, "rank": 1, "search": 0.8, "validation": 0.8, "chosen": True}],
@@ -243,7 +249,7 @@ def pretend_diagnostics(task: str) -> ModuleType:
         )
         return SimpleNamespace(
             labels=labels, teacher=matrix(13), before=matrix(13), after=matrix(13), teacher_name="joint",
-            agreement={"before": 0.1, "after": 0.8},
+            agreement={"before": 0.1, "after": 0.8}, total=31,
         )  # fmt: skip
 
     def projections(*_: Any, **__: Any) -> pd.DataFrame:
@@ -254,7 +260,9 @@ def pretend_diagnostics(task: str) -> ModuleType:
                 pd.DataFrame({"space": space, "x": rng.normal(size=29), "y": rng.normal(size=29), "sample_id":
                               [f"s{i}" for i in range(29)], "subject_id": SUBJECT, "target": target})
             )  # fmt: skip
-        return pd.concat(tables, ignore_index=True)
+        table = pd.concat(tables, ignore_index=True)
+        table.attrs["total"] = 31
+        return table
 
     def costs(run: Run, plan: Plan, numbers: list[int]) -> pd.DataFrame:
         who = ["teacher joint", "lower bound", *(f"trial {number}" for number in numbers)]

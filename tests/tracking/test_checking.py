@@ -26,8 +26,8 @@ def test_missing_packages_are_told_together_with_how_to_get_them(monkeypatch: py
     with pytest.raises(ConfigError) as told:
         check_tracking(ALL)
     assert len(told.value.details) == 3
-    assert 'pip install "pkdray[mlflow]"' in str(told.value)
-    assert 'pip install "pkdray[wandb]"' in str(told.value)
+    assert 'pip install -e ".[mlflow]"' in str(told.value)
+    assert 'pip install -e ".[wandb]"' in str(told.value)
     check_tracking(TrackingConfig())
 
 
