@@ -1,6 +1,18 @@
 """Honest evaluation: the best student over seeds and folds beside its bounds, on a test split that is opened once."""
 
-from pkdray.evaluate.evaluation import Request, evaluate_run, read_evaluation, student_trial
-from pkdray.evaluate.opening import EVALUATION
+from pkdray.evaluate.cures import typed, until_complete
+from pkdray.evaluate.evaluation import FORMAT, Request, against_bound, evaluate_run, read_evaluation, student_trial
+from pkdray.evaluate.opening import EVALUATION, openings
 
-__all__ = ["EVALUATION", "Request", "evaluate_run", "read_evaluation", "student_trial"]
+__all__ = [
+    "EVALUATION",
+    "FORMAT",
+    "Request",
+    "against_bound",
+    "evaluate_run",
+    "openings",
+    "read_evaluation",
+    "student_trial",
+    "typed",
+    "until_complete",
+]

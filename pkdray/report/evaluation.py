@@ -213,7 +213,7 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
                 f"{comparison['wins']} of {comparison['pairs']}"
                 + (f", {count(comparison['ties'], 'tie')}" if comparison["ties"] else ""),
                 *(p_value((comparison["tests"].get(name) or {}).get("p_holm")) for name in tests),
-                comparison["seeds_needed"],
+                comparison["more_seeds"],
             ]
         )
     return Table(
@@ -221,6 +221,6 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
         "Differences are paired: the same seed and fold on both sides, and more is better whatever the metric. The p "
         "values are corrected for the number of comparisons (Holm).",
         ["comparison", "verdict", "difference", f"{100 * evaluation['confidence']:g} % interval", "effect size", "wins",
-         *(f"p ({name})" for name in tests), "seeds needed"],
+         *(f"p ({name})" for name in tests), "more seeds"],
         rows,
     )  # fmt: skip
