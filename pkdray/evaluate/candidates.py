@@ -70,7 +70,7 @@ def lower_bound(plan: Plan, best: Mapping[str, Any]) -> Contender:
 
 
 def other_method(run: Run, plan: Plan, ledger: Ledger, name: str, top: int) -> Contender:
-    """A method asked for: its best ``top`` trials, or its defaults with a tuned learning rate where none is complete."""
+    """A method asked for: its best ``top`` trials; where none is complete its defaults, with a tuned learning rate."""
     own = [trial for trial in ranked(ledger, plan) if ledger_summary(trial).get("method") == name]
     if own:
         return Contender(name, _best_trials(run, plan, ledger, own, top))

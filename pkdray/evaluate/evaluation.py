@@ -137,8 +137,12 @@ def evaluate_run(
 
     metric = plan.metric
     places = [(fold, seed) for fold in folds for seed in seeds]
-    finalists = {key: _finalists(row, trainer, plan, seeds[0], told("tuning learning rates")) for key, row in rows.items()}
-    jobs = [Job.of(one.overrides, fold, seed) for several in finalists.values() for one in several for fold, seed in places]
+    finalists = {
+        key: _finalists(row, trainer, plan, seeds[0], told("tuning learning rates")) for key, row in rows.items()
+    }
+    jobs = [
+        Job.of(one.overrides, fold, seed) for several in finalists.values() for one in several for fold, seed in places
+    ]
     trained = trainer.train(list(dict.fromkeys(jobs)), told("training"))
 
     def on_validation(one: Candidate) -> list[float]:

@@ -40,10 +40,7 @@ def evidence(comparison: Mapping[str, Any], metric: str, *, other: str, folds: i
     """
     test, details = comparison["tests"]["wilcoxon"], []
     if comparison["interval"]:
-        ends = comparison["interval"]
-        if lower_is_better(metric) and comparison["difference"] < 0:
-            ends = [-ends[1], -ends[0]]
-        details.append(f"95 % {ends[0]:+.4f} to {ends[1]:+.4f}")
+        details.append(f"95 % {change_between(comparison['interval'], metric)}")
     ties = f", equal in {comparison['ties']}" if comparison["ties"] else ""
     details.append(f"better in {comparison['wins']} of {comparison['pairs']} pairs{ties}")
     if test["p_holm"] is not None:
@@ -79,6 +76,21 @@ def change(gain: float, metric: str) -> str:
     if not lower_is_better(metric):
         return f"{gain:+.4f}"
     return f"{abs(gain):.4f} {'lower' if gain >= 0 else 'higher'}"
+
+
+def change_between(interval: Sequence[float], metric: str) -> str:
+    """The interval of a gain in the same words.
+
+    Example:
+        >>> change_between([0.01, 0.03], "accuracy"), change_between([-0.01, 0.03], "mse")
+        ('+0.0100 to +0.0300', '0.0100 higher to 0.0300 lower')
+        >>> change_between([-0.03, -0.01], "mse")
+        '0.0300 to 0.0100 higher'
+    """
+    low, high = interval
+    first, last = change(low, metric), change(high, metric)
+    same = lower_is_better(metric) and (low >= 0) == (high >= 0)
+    return f"{first.partition(' ')[0] if same else first} to {last}"
 
 
 def _verdict(comparison: Mapping[str, Any], methods: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import yaml
 
 from pkdray.diagnostics.cost_table import architecture_cost
 from pkdray.evaluate import FORMAT, openings, typed
-from pkdray.evaluate.wording import change, lower_is_better
+from pkdray.evaluate.wording import change, change_between, lower_is_better
 from pkdray.export.graphs import ONNX, TORCH
 from pkdray.training.bundles import METRICS, MODEL, PREPROCESSING, StudentInfo
 
@@ -365,7 +365,6 @@ def _comparisons(evaluation: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     confidence = f"{100 * evaluation.get('confidence', 0.95):g} %"
-    fall = f" A gain is a fall of the {metric}." if lower_is_better(metric) else ""
     said = [str(one["sentence"]) for one in found if one.get("sentence")]
     rows = []
     for one in found:
@@ -376,7 +375,7 @@ def _comparisons(evaluation: Mapping[str, Any]) -> list[str]:
             [
                 f"{_called(one['method'])} against {_called(one['against'])}",
                 change(gain, metric) if gain is not None else "-",
-                _ends(one.get("interval"), "+"),
+                change_between(one["interval"], metric) if one.get("interval") else "-",
                 f"{one['wins']} of {one['pairs']}" if one.get("pairs") else "-",
                 f"{test['p_holm']:.2g}" if test.get("p_holm") is not None else "-",
                 f"{effect:.2f}" if effect is not None else "-",
@@ -387,11 +386,19 @@ def _comparisons(evaluation: Mapping[str, Any]) -> list[str]:
     return [
         *parts,
         _table(
-            ["paired over seeds and folds", "gain", f"{confidence} interval", "better in", "p", "effect size d", "verdict"],
+            [
+                "paired over seeds and folds",
+                "gain",
+                f"{confidence} interval",
+                "better in",
+                "p",
+                "effect size d",
+                "verdict",
+            ],
             rows,
         ),
-        f"The interval is Student's t, of the mean gain; positive is better.{fall} p is that of Wilcoxon's signed-rank "
-        "test, corrected for the number of comparisons (Holm); d is the mean gain over the standard deviation of the gains.",
+        "The interval is Student's t, of the mean gain. p is that of Wilcoxon's signed-rank test, corrected for the "
+        "number of comparisons (Holm); d is the mean gain over the standard deviation of the gains.",
     ]
 
 
@@ -592,12 +599,12 @@ def _names(names: Iterable[str]) -> str:
     return quoted if len(shown) <= _SHOWN else f"{quoted} and {len(shown) - _SHOWN} more (all are in config.yaml)"
 
 
-def _number(value: object, sign: str = "") -> str:
-    return f"{value:{sign}.4f}" if isinstance(value, int | float) else "-"
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) else "-"
 
 
-def _ends(interval: Sequence[float] | None, sign: str = "") -> str:
-    return " to ".join(_number(end, sign) for end in interval) if interval else "-"
+def _ends(interval: Sequence[float] | None) -> str:
+    return " to ".join(map(_number, interval)) if interval else "-"
 
 
 def _count(number: int, what: str) -> str:

@@ -54,7 +54,9 @@ def export_student(run: Run, dest: Path, *, overwrite: bool = False) -> Path:
             shutil.copyfile(run.best / name, build / name)
         info, pipeline, metrics = read_bundle(build)
         evaluation, trial, dataset = evaluation_of(run), info.made_from.get("trial"), _opened_dataset(run)
-        test = (evaluation.get("student") or {}).get("test") if evaluation and evaluation.get("trial") == trial else None
+        test = (
+            (evaluation.get("student") or {}).get("test") if evaluation and evaluation.get("trial") == trial else None
+        )
         if test:
             metrics |= {"test": test}
             write_json(build / METRICS, metrics)

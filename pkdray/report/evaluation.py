@@ -202,6 +202,7 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
     rows = []
     for comparison in evaluation["comparisons"]:
         interval = comparison["interval"]
+        resampled = (comparison["tests"].get("bootstrap") or {}).get("interval")
         rows.append(
             [
                 f"{labels.get(comparison['method'], comparison['method'])} against "
@@ -213,6 +214,7 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
                 f"{comparison['wins']} of {comparison['pairs']}"
                 + (f", {count(comparison['ties'], 'tie')}" if comparison["ties"] else ""),
                 *(p_value((comparison["tests"].get(name) or {}).get("p_holm")) for name in tests),
+                f"{resampled[0]:+.4f} to {resampled[1]:+.4f}" if resampled else None,
                 comparison["more_seeds"],
             ]
         )
@@ -221,6 +223,6 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
         "Differences are paired: the same seed and fold on both sides, and more is better whatever the metric. The p "
         "values are corrected for the number of comparisons (Holm).",
         ["comparison", "verdict", "difference", f"{100 * evaluation['confidence']:g} % interval", "effect size", "wins",
-         *(f"p ({name})" for name in tests), "more seeds"],
+         *(f"p ({name})" for name in tests), "interval (bootstrap)", "more seeds"],
         rows,
     )  # fmt: skip

@@ -90,7 +90,7 @@ def show_evaluation(evaluation: Mapping[str, Any], console: Console) -> None:
     over = f"{seeds} seed{'s' * (seeds != 1)}" + (f" x {folds} folds" if folds > 1 else "")
     console.table(
         f"Test {metric}, {over}",
-        ["", "mean", "std", "95 % interval", "over the bound", "95 % interval of that", ""],
+        ["", "mean", "std", "95 % interval", "over the bound", ""],
         [
             [
                 about["label"],
@@ -125,13 +125,10 @@ def verdict(evaluation: Mapping[str, Any]) -> str:
     return f"{found['sentence']}{again}"
 
 
-def _gain(evaluation: Mapping[str, Any], method: str) -> tuple[str, str, str]:
-    """How much better than the lower bound, with its interval, and whether that can be told from chance."""
+def _gain(evaluation: Mapping[str, Any], method: str) -> tuple[str, str]:
+    """How much better than the lower bound, and whether that can be told from chance."""
     from pkdray.evaluate import against_bound
     from pkdray.evaluate.wording import change
 
     found = against_bound(evaluation, method)
-    if found is None:
-        return "-", "-", ""
-    interval = " to ".join(f"{end:+.4f}" for end in found["interval"]) if found["interval"] else "-"
-    return change(found["difference"], evaluation["metric"]), interval, found["verdict"]
+    return (change(found["difference"], evaluation["metric"]), found["verdict"]) if found is not None else ("-", "")
