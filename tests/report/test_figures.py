@@ -61,7 +61,8 @@ def test_the_comparisons_show_corrected_p_values_and_what_would_settle_them(fact
     assert [row["verdict"] for row in rows] == ["helped", "not enough evidence"]
     assert [row["p (wilcoxon)"] for row in rows] == ["0.5000", "0.5000"]
     assert [row["p (bootstrap)"] for row in rows] == ["< 0.0001", "< 0.0001"]
-    assert [row["seeds needed"] for row in rows] == [None, 12]
+    assert [row["more seeds"] for row in rows] == [None, 12]
+    assert rows[1]["interval (bootstrap)"] == "-0.0300 to +0.0500"
     assert rows[1]["95 % interval"] == "-0.0400 to +0.0600"
 
 
