@@ -251,12 +251,13 @@ def _bootstrap(gain: np.ndarray) -> tuple[float | None, list[float] | None]:
         low, high = _ends(again.confidence_interval)
         return 1 if low > 0 or high < 0 else -1
 
-    least, usual = 2 / (RESAMPLES + 1), 1 - CONFIDENCE
     # The interval shrinks as the level rises. Bisection gives no end of its bracket, so it cannot contradict ``told``.
-    low, high = (least, usual) if excludes(usual) > 0 else (usual, 1.0)
-    if excludes(low) > 0:
-        return least, told
-    return float(optimize.bisect(excludes, low, high, xtol=1e-5)) if excludes(high) > 0 else 1.0, told
+    if told[0] > 0 or told[1] < 0:
+        least, usual = 2 / (RESAMPLES + 1), 1 - CONFIDENCE
+        p = least if excludes(least) > 0 else optimize.bisect(excludes, least, usual, xtol=1e-5)
+    else:
+        p = optimize.bisect(excludes, 1 - CONFIDENCE, 1.0, xtol=1e-5) if excludes(1.0) > 0 else 1.0
+    return float(p), told
 
 
 def _ends(interval: Any) -> list[float]:
