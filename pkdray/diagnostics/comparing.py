@@ -39,7 +39,6 @@ class RunSummary:
         parameters: of the trial's student, and ``macs`` of one sample; None before there is one.
         macs: multiply-accumulates.
         outdated: an older pkdray evaluated it; None, or the command that evaluates it again.
-        leader: the best trial of the search now, where it is not the one that was the best when it was evaluated.
         folds: of the evaluation.
         seeds: of the evaluation.
         methods: of the evaluation.
@@ -60,7 +59,6 @@ class RunSummary:
     parameters: int | None
     macs: int | None
     outdated: str | None
-    leader: int | None
     folds: tuple[int | None, ...]
     seeds: tuple[int, ...]
     methods: Mapping[str, Any] | None
@@ -82,7 +80,6 @@ def summarise(run: Run, name: str | None = None) -> RunSummary:
     number = said.get("trial", best.number if best else None)
     trial = ledger.trials()[number] if number is not None else None
     about = summary(trial) if trial is not None else {}
-    before = (said.get("request") or {}).get("trial")
     gains = {name: against_bound(said, name) for name in said.get("methods") or {}}
     metric = run.config.search.metric or ""
     student = (said.get("methods") or {}).get("student") or {}
@@ -101,7 +98,6 @@ def summarise(run: Run, name: str | None = None) -> RunSummary:
         parameters=cost[0],
         macs=cost[1],
         outdated=f"pkdray evaluate {typed(run.path)}" if evaluation == {} else None,
-        leader=best.number if best and before is not None and best.number != before else None,
         folds=tuple(said.get("folds") or ()),
         seeds=tuple(said.get("seeds") or ()),
         methods=said.get("methods"),
@@ -322,11 +318,6 @@ def remarks(runs: Sequence[RunSummary]) -> list[str]:
             lines.append(
                 f"Evaluated by an older pkdray, whose numbers are not shown: {run.name}. What is trained is kept; "
                 f"evaluate it again as then: {run.outdated}"
-            )
-        if run.leader is not None:
-            lines.append(
-                f"The evaluation of {run.name} is of trial {run.trial}; since then trial {run.leader} has become the "
-                "best of its search."
             )
     tested = [run.fingerprint for run in runs if run.methods]
     if len(set(tested)) < len(tested):

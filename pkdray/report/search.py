@@ -16,7 +16,6 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from pkdray.evaluate import until_complete
 from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, count, plain
 from pkdray.report.facts import Facts, method_of
 from pkdray.report.theme import BLUE, FAINT, INK, MUTED, ORANGE, scale, sparse_ticks, step
@@ -35,7 +34,7 @@ def section(facts: Facts) -> Section:
     complete = facts.complete
     if len(complete) < 2:
         why = f"{count(len(complete), 'trial is', 'trials are')} complete; the pictures of a search take two."
-        return Section("search", "Search", [Missing("Search", why, until_complete(facts.run))])
+        return Section("search", "Search", [Missing("Search", why, f"pkdray resume {facts.run.path}")])
     blocks: list[Block] = [_history(facts)]
     blocks += _importances(facts)
     blocks += _parallel(facts)
