@@ -310,7 +310,7 @@ class TestByChance:
         assert pairs_needed(compare_pairs(np.zeros(5), gain, "max")) is None
 
     def test_the_interval_of_a_difference_covers_the_truth_in_95_percent(self) -> None:
-        """That of the bootstrap does in 87 % at 6 pairs and 90 % at 10 (docs/results.md)."""
+        """That of the bootstrap does in 86 % at 6 pairs and 90 % at 10 (docs/results.md)."""
         rng, runs = np.random.default_rng(4), 700
         for pairs in (6, 10):
             gains = rng.normal(0.01, 0.014, (runs, pairs))
