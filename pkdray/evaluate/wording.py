@@ -22,7 +22,7 @@ def sentence(comparison: Mapping[str, Any], methods: Mapping[str, Any], metric: 
         >>> about = {"student": {"method": "pkd", "tnet": "none"}, "lower_bound": {"label": "lower bound"}}
         >>> (said,) = correct_for_several([said])
         >>> sentence({"method": "student", "against": "lower_bound", **said}, about, "accuracy", folds=1)[:81]
-        'Distillation helped: +0.0550 accuracy over the lower bound (95 % +0.0393 to +0.07'
+        'Distillation helped: +0.0550 accuracy over the lower bound (95 % +0.0391 to +0.07'
     """
     other = "the lower bound" if comparison["against"] == "lower_bound" else comparison["against"]
     found = evidence(comparison, metric, other=other, folds=folds)

@@ -400,7 +400,7 @@ def test_every_fold_has_its_own_teacher_its_own_students_and_its_own_test_split(
     train_one(moved, student["configuration"], arrays, 6, tmp_path / "by-hand")
     assert score_one(moved, student["configuration"], arrays, 6, tmp_path / "by-hand") == student["pairs"][3]["test"]
     # The run's own test split stays shut where it is not asked for, and fold 0 is no test for what was trained on it.
-    assert (world.run.best / "predictions.test.parquet").exists()
+    (world.run.best / "predictions.test.parquet").unlink()
     other = world.evaluate(seeds=1, folds=[0], reopen=True)
     assert other["student"]["test"] is None
     assert other["student"]["validation"] == evaluation["student"]["validation"]
