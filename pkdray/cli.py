@@ -451,7 +451,9 @@ def evaluate(
             metavar="all|0,1,...", help="Default: all folds where the run was searched on one, else the split column."
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Retrain so many of the best trials; validation chooses.")] = 1,
+    top: Annotated[
+        int, typer.Option(min=1, help="Retrain so many of the best trials of each; validation chooses.")
+    ] = 1,
     against: Annotated[
         list[str] | None, typer.Option(metavar="METHOD,...", help="Other methods to compare with, as pkd,kl.")
     ] = None,
@@ -627,7 +629,9 @@ def pipeline(
     folds: Annotated[
         str | None, typer.Option(metavar="all|0,1,...", help="Of the evaluation, as in pkdray evaluate.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Retrain so many of the best trials; validation chooses.")] = 1,
+    top: Annotated[
+        int, typer.Option(min=1, help="Retrain so many of the best trials of each; validation chooses.")
+    ] = 1,
     against: Annotated[
         list[str] | None, typer.Option(metavar="METHOD,...", help="Other methods to compare with, as pkd,kl.")
     ] = None,

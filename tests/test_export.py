@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from small_bundles import features, make_bundle
 import pkdray
 from pkdray.diagnostics import NegativeTransfer
 from pkdray.errors import CheckpointError, PkdrayError, RunError, StorageError
+from pkdray.evaluate import EVALUATION as EVALUATION_FILE
+from pkdray.evaluate import FORMAT
+from pkdray.evaluate.opening import OPENED
 from pkdray.export import export_student, graphs, model_card, student, write_graphs
 from pkdray.files import checksum
 from pkdray.search.run import Run, sampler_for
@@ -41,7 +45,7 @@ FILES = [
 ]
 PAIR = {"fold": None, "validation": {"accuracy": 0.5}, "test": {"accuracy": 0.3}}
 EVALUATION: dict[str, Any] = {
-    "format": 2,
+    "format": FORMAT,
     "request": {"trial": 0},
     "trial": 0,
     "metric": "accuracy",
@@ -248,7 +252,8 @@ def test_an_export_stands_alone(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
 
     card = (dest / "README.md").read_text(encoding="utf-8")
     assert "has not been opened" in card
-    assert "pkdray evaluate study" in card
+    # A name alone would be looked for in ./runs.
+    assert f"`pkdray evaluate {run.path}` opens it" in card
     assert "pkdray predict 'my student' features.csv" in card
     monkeypatch.chdir(dest.parent)
     blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
@@ -279,6 +284,7 @@ def test_test_results_are_in_card_and_metrics(run: Run, tmp_path: Path):
     assert "| upper bound: the teacher | teacher joint | 0.9000 | - | - | 1 |" in results
     assert "**Not enough evidence: +0.1000 accuracy over the lower bound..**" in results
     assert "- Not enough evidence against pkd." in results
+    assert "| gain | 95 % interval | better in |" in results
     numbers = "+0.1000 | -0.1000 to +0.3000 | 5 of 7 | 0.42 | 0.81 | not enough evidence"
     assert f"| this configuration against lower bound | {numbers} |" in results
     assert "| this configuration against pkd | -0.0500 | - | 0 of 1 | - | - | not enough evidence |" in results
@@ -305,15 +311,52 @@ def test_the_card_names_the_worst_and_the_best_group(run: Run, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("old", [{"trial": 0, "seeds": [0, 1], "comparison": {}}, {"format": 1}])
+@pytest.mark.parametrize(
+    "old", [{"trial": 0, "seeds": [0, 1], "comparison": {}}, {"format": 1}, EVALUATION | {"format": 2}]
+)
 def test_an_evaluation_of_an_older_format_is_no_evaluation_and_no_fault(run: Run, tmp_path: Path, old: dict[str, Any]):
     student_test = {"student": {"test": {"accuracy": 0.9}}}
     (run.path / "evaluation.json").write_text(json.dumps(old | student_test), encoding="utf-8")
     dest = export_student(run, tmp_path / "student")
     card = (dest / "README.md").read_text(encoding="utf-8")
     assert "**The test split was opened by an older pkdray, whose results this one does not read.**" in card
+    assert f"`pkdray evaluate {run.path}` goes on with the request that it was opened for" in card
     assert "0.9000" not in card
     assert "test" not in json.loads((dest / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("left", [None, EVALUATION | {"format": 2}, EVALUATION | {"trial": 7, "request": {"trial": 7}}])
+def test_how_often_the_test_split_was_opened_is_known_without_its_evaluation(run: Run, tmp_path: Path, left: Any):
+    """The evaluation was killed, moved away or is of another student: what was seen stays seen."""
+    opening = {"at": "2026-01-02T03:04:05+00:00", "request": {"trial": 0}}
+    (run.path / OPENED).write_text(json.dumps({"openings": [opening, opening, opening]}), encoding="utf-8")
+    if left is not None:
+        (run.path / EVALUATION_FILE).write_text(json.dumps(left), encoding="utf-8")
+    card = (export_student(run, tmp_path / "student") / "README.md").read_text(encoding="utf-8")
+    assert "has not been opened" not in card
+    assert "**The test split was opened " in section(card, "Results")
+    assert "The test split has been opened 3 times" in section(card, "Limits")
+
+
+@pytest.mark.usefixtures("quick")
+def test_groups_whose_metric_is_undefined_are_no_breaking_down(run: Run, tmp_path: Path):
+    groups = [{"name": name, "samples": 3, "ccc": value} for name, value in (("a", None), ("b", None), ("c", 0.5))]
+    said = EVALUATION | {"subgroups": {"class": EVALUATION["subgroups"]["class"], "subject": groups}}
+    (run.path / "evaluation.json").write_text(json.dumps(said), encoding="utf-8")
+    card = (export_student(run, tmp_path / "student") / "README.md").read_text(encoding="utf-8")
+    assert "broken down by class, not by sex" in section(card, "Limits")
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_student_whose_own_test_split_was_not_asked_for_has_no_test_results(run: Run, tmp_path: Path):
+    said = EVALUATION | {"student": {"validation": {"accuracy": 0.5}, "test": None}, "subgroups": {}}
+    (run.path / "evaluation.json").write_text(json.dumps(said), encoding="utf-8")
+    dest = export_student(run, tmp_path / "student")
+    assert "test" not in json.loads((dest / "metrics.json").read_text(encoding="utf-8"))
+    results = section((dest / "README.md").read_text(encoding="utf-8"), "Results")
+    assert "| accuracy (the search's metric) | 0.5000 |" in results
+    assert "### Between its bounds" in results
 
 
 @pytest.mark.usefixtures("quick")
@@ -377,8 +420,27 @@ def test_a_run_without_a_complete_trial_says_how_to_go_on(
     run = make_run(tmp_path, small_dataset, plan, complete=False)
     with pytest.raises(RunError, match=r"No trial of study is complete \(0 of 2 are finished") as caught:
         export_student(run, tmp_path / "student")
-    assert f"pkdray resume {run.path}" in str(caught.value)
+    assert f"Continue it: pkdray resume {run.path}" in str(caught.value)
     assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize(
+    ("end", "says"), [("prune", "pkdray resume {} --trials 4"), ("fail", "pkdray resume {} --retry-failed")]
+)
+def test_a_run_whose_trials_all_ended_in_vain_is_not_told_to_resume_what_is_not_open(
+    tmp_path: Path, small_dataset: Callable[..., Any], plan: Callable[..., Any], end: str, says: str
+):
+    run = make_run(tmp_path / "my runs", small_dataset, plan, complete=False)
+    ledger = run.ledger()
+    for _ in range(2):
+        number = ledger.ask(sampler_for(run.config)).number
+        if end == "prune":
+            ledger.prune(number)
+        else:
+            ledger.fail(number, "it diverged")
+    with pytest.raises(RunError, match="No trial of study is complete") as caught:
+        export_student(run, tmp_path / "student")
+    assert says.format(shlex.quote(str(run.path))) in str(caught.value)
 
 
 def test_a_failed_export_leaves_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -431,9 +493,9 @@ def test_a_card_tells_what_is_known(tmp_path: Path):
     assert "It could not be opened" in card
     assert "None" not in card
 
-    older = model_card("student", info, metrics, evaluation={"format": 2, "trial": 3})
+    older = model_card("student", info, metrics, evaluation={"format": FORMAT, "trial": 3})
     assert "opened for another student (trial 3)" in older
-    bare = model_card("student", info, metrics, evaluation={"format": 2, "trial": 4, "test_opened": {"times": 2}})
+    bare = model_card("student", info, metrics, evaluation={"format": FORMAT, "trial": 4, "test_opened": {"times": 2}})
     assert "has been opened 2 times" in section(bare, "Limits")
     assert "Out of scope: " in section(bare, "Intended use")
 
@@ -444,6 +506,13 @@ def test_the_card_of_a_regression_names_its_targets(tmp_path: Path):
     assert "predicts `valence`, `arousal` for every frame" in card
     assert "Output: `[N, 6, 2]`, the targets" in card
     assert "calibrated" not in card
+
+    comparison = EVALUATION["comparisons"][0] | {"difference": -0.1, "interval": [-0.3, 0.1], "verdict": "hurt"}
+    said = EVALUATION | {"trial": info.made_from["trial"], "metric": "mse", "mode": "min", "comparisons": [comparison]}
+    results = section(model_card("student", info, metrics, evaluation=said), "Results")
+    assert (
+        "| this configuration against lower bound | 0.1000 higher | 0.3000 higher to 0.1000 lower | 5 of 7 |" in results
+    )
 
 
 def test_the_comparison_is_made_at_several_batch_sizes():

@@ -16,7 +16,6 @@ from command_line import Said
 
 from pkdray.console import Console
 from pkdray.errors import FingerprintError, RunError
-from pkdray.evaluate.evaluation import FORMAT
 from pkdray.export.student import FILES
 from pkdray.search.run import Run
 from pkdray.steps.pipeline import begun
@@ -86,9 +85,17 @@ def test_what_another_driver_planned_before_the_run_was_ours_stays(
     assert begin(tmp_path / "a", "search.trials=8").ledger().planned == 11
 
 
-def test_more_trials_after_the_evaluation_would_open_the_test_split_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("test_opened.json", {"openings": [{"at": "2026-01-02", "request": {"trial": 0}}]}),
+        ("evaluation.json", {"trial": 1, "test_opened": {"at": "2026-01-02", "times": 1}}),
+    ],
+)
+def test_more_trials_after_the_test_split_was_opened_would_open_it_again(tmp_path: Path, name: str, said: Any) -> None:
+    """Also where the evaluation was killed, or is an older pkdray's."""
     run = begin(tmp_path / "a")
-    (run.path / "evaluation.json").write_text(json.dumps({"format": FORMAT}))
+    (run.path / name).write_text(json.dumps(said))
     with pytest.raises(RunError, match="7 trials are asked for, but a has been evaluated with 5"):
         begin(tmp_path / "a", "search.trials=7")
     assert begin(tmp_path / "a").ledger().planned == 5

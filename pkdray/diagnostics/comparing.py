@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from pkdray import mirrors
 from pkdray.diagnostics.cost_table import architecture_cost
 from pkdray.diagnostics.evaluations import evaluation_of
 from pkdray.errors import CheckpointError
+from pkdray.evaluate import against_bound
+from pkdray.evaluate.statistics import compare_pairs, correct_for_several, more_seeds
+from pkdray.evaluate.wording import change, evidence
 from pkdray.search.ledger import summary
 from pkdray.search.run import Run
 from pkdray.training.bundles import read_info
@@ -16,15 +20,11 @@ from pkdray.training.metrics import METRICS
 
 Place: TypeAlias = tuple[int | None, int]
 """A fold (None: the split column) and a seed."""
-Test: TypeAlias = Callable[[Sequence[float], Sequence[float], str], dict[str, Any]]
-"""(scores of the reference, scores of the other, mode) -> what `evaluate.statistics.compare_pairs` says."""
-Correct: TypeAlias = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
-"""Several such comparisons -> the same with Holm's correction."""
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What one run came to; ``methods`` and ``comparison`` are None where it was not evaluated.
+    """What one run came to; ``methods`` is None and ``gains`` are empty where it was not evaluated.
 
     Args:
         name: as the table calls it.
@@ -36,14 +36,14 @@ class RunSummary:
         method: of ``trial``; None while no trial is complete.
         trial: the evaluated student's, or the best of the search.
         trials: how many are ``planned``, ``complete``, ``pruned`` and ``failed``.
-        validation: the best trial's value.
+        validation: the value of ``trial`` in the search.
         parameters: of the trial's student, and ``macs`` of one sample; None before there is one.
         macs: multiply-accumulates.
-        outdated: an older pkdray evaluated it.
+        outdated: an older pkdray evaluated it; None, or the command that evaluates it again.
         folds: of the evaluation.
         seeds: of the evaluation.
         methods: of the evaluation.
-        comparison: the student against the lower bound.
+        gains: the comparisons with the lower bound, by method; the student is one.
         scores: the student's test scores by fold and seed; None where a training diverged.
     """
 
@@ -59,11 +59,11 @@ class RunSummary:
     validation: float | None
     parameters: int | None
     macs: int | None
-    outdated: bool
+    outdated: str | None
     folds: tuple[int | None, ...]
     seeds: tuple[int, ...]
     methods: Mapping[str, Any] | None
-    comparison: Mapping[str, Any] | None
+    gains: Mapping[str, Mapping[str, Any]]
     scores: Mapping[Place, float | None]
 
 
@@ -79,7 +79,9 @@ def summarise(run: Run, name: str | None = None) -> RunSummary:
     said = evaluation or {}
     # Which of the best trials' students is the one, an evaluation decides.
     number = said.get("trial", best.number if best else None)
-    about = summary(ledger.trials()[number]) if number is not None else {}
+    trial = ledger.trials()[number] if number is not None else None
+    about = summary(trial) if trial is not None else {}
+    gains = {name: against_bound(said, name) for name in said.get("methods") or {}}
     metric = run.config.search.metric or ""
     student = (said.get("methods") or {}).get("student") or {}
     cost = _cost(run, number)
@@ -93,14 +95,14 @@ def summarise(run: Run, name: str | None = None) -> RunSummary:
         method=about.get("method"),
         trial=number,
         trials={key: getattr(counts, key) for key in ("planned", "complete", "pruned", "failed")},
-        validation=best.value if best else None,
+        validation=trial.value if trial is not None else None,
         parameters=cost[0],
         macs=cost[1],
-        outdated=evaluation == {},
+        outdated=f"pkdray evaluate {mirrors.typed(run.path)}" if evaluation == {} else None,
         folds=tuple(said.get("folds") or ()),
         seeds=tuple(said.get("seeds") or ()),
         methods=said.get("methods"),
-        comparison=next(iter(said.get("comparisons") or []), None),
+        gains={name: gain for name, gain in gains.items() if gain is not None},
         scores={
             (pair["fold"], pair["seed"]): (pair.get("test") or {}).get(metric) for pair in student.get("pairs") or []
         },
@@ -159,70 +161,86 @@ def pairs(reference: RunSummary, other: RunSummary) -> list[tuple[float, float]]
     return [(one, two) for one, two in both if one is not None and two is not None]
 
 
-def paired(runs: Sequence[RunSummary], test: Test, correct: Correct) -> list[dict[str, Any]]:
+def paired(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
     """The first run's student against each other's, where seeds, folds and dataset are the same.
 
     Args:
         runs: the first is the reference.
-        test: a paired test of scores.
-        correct: corrects for there being several.
 
     Returns:
-        What ``correct`` gives, each with ``run``, ``against`` and a ``sentence``.
+        What `statistics.correct_for_several` gives, each with ``run``, ``against``, ``more_seeds`` and a ``sentence``.
     """
-    found, names = [], []
+    found, others = [], []
     for other in runs[1:]:
         scores = pairs(runs[0], other)
         if scores:
-            found.append(test([one for one, _ in scores], [two for _, two in scores], other.mode))
-            names.append(other.name)
+            found.append(compare_pairs([one for one, _ in scores], [two for _, two in scores], other.mode))
+            others.append(other)
     told = []
-    for name, one in zip(names, correct(found) if found else [], strict=True):
-        labelled = {"run": name, "against": runs[0].name, **one}
-        told.append({**labelled, "sentence": _sentence(labelled, runs[0].metric)})
+    for other, one in zip(others, correct_for_several(found), strict=True):
+        folds = len(other.folds) or 1
+        known = {"run": other.name, "against": runs[0].name, **one, "more_seeds": more_seeds(one, folds)}
+        said = evidence(known, other.metric, other=f"that of {runs[0].name}", folds=folds)
+        told.append({**known, "sentence": f"{_verdict(known)}: {said}"})
     return told
 
 
-def _sentence(one: Mapping[str, Any], metric: str) -> str:
-    verdicts = {
-        "helped": f"The student of {one['run']} is better than that of {one['against']}",
-        "hurt": f"The student of {one['run']} is worse than that of {one['against']}",
-    }
-    verdict = verdicts.get(
-        one["verdict"], f"Not enough evidence that the students of {one['run']} and {one['against']} differ"
-    )
-    details = []
-    if one["interval"]:
-        details.append(f"95 % {one['interval'][0]:+.4f} to {one['interval'][1]:+.4f}")
-    details.append(f"better in {one['wins']} of {one['pairs']} pairs")
-    test = one["tests"]["wilcoxon"]
-    if test["p_holm"] is not None:
-        details.append(f"Wilcoxon p = {test['p_holm']:.2g}{' (Holm)' if test['p_holm'] != test['p'] else ''}")
-    return f"{verdict}: {one['difference']:+.4f} {metric} ({', '.join(details)})."
+def _verdict(one: Mapping[str, Any]) -> str:
+    if one["verdict"] == "not enough evidence":
+        return f"Not enough evidence that the students of {one['run']} and {one['against']} differ"
+    better = "better" if one["verdict"] == "helped" else "worse"
+    return f"The student of {one['run']} is {better} than that of {one['against']}"
 
 
-def as_row(run: RunSummary) -> dict[str, Any]:
-    """A run as one flat row of numbers and words, None where something is not known."""
-    methods, comparison = run.methods or {}, run.comparison or {}
-    row: dict[str, Any] = {
-        "run": run.name,
-        "dataset": run.dataset,
-        "method": run.method,
-        **{key: run.trials[key] for key in ("planned", "complete", "pruned", "failed")},
-        "metric": run.metric,
-        "validation": run.validation,
-    }
-    for key in ("lower_bound", "student"):
-        said = methods.get(key) or {}
-        low, high = said.get("interval") or (None, None)
-        row |= {key: said.get("mean"), f"{key}_std": said.get("std"), f"{key}_low": low, f"{key}_high": high}
-    return row | {
-        "gain": comparison.get("difference"),
-        "p_holm": ((comparison.get("tests") or {}).get("wilcoxon") or {}).get("p_holm"),
-        "verdict": comparison.get("verdict"),
-        "teacher": (methods.get("teacher") or {}).get("mean"),
-        "parameters": run.parameters,
-        "macs": run.macs,
+def as_rows(run: RunSummary) -> list[dict[str, Any]]:
+    """A run as flat rows of numbers and words, None where something is not known.
+
+    The first row is the run and its student; there is one more for each method that the student was compared with by
+    ``--against``, which has the run's name and what is its own. A ``gain`` is positive where it is an improvement.
+    """
+    methods = run.methods or {}
+    rows: list[dict[str, Any]] = [
+        {
+            "run": run.name,
+            "row": "student",
+            "dataset": run.dataset,
+            "method": run.method,
+            **{key: run.trials[key] for key in ("planned", "complete", "pruned", "failed")},
+            "metric": run.metric,
+            "trial": run.trial,
+            "validation": run.validation,
+            **_mean("lower_bound", methods.get("lower_bound")),
+            **_mean("student", methods.get("student")),
+            **_gain(run.gains.get("student")),
+            "teacher": (methods.get("teacher") or {}).get("mean"),
+            "parameters": run.parameters,
+            "macs": run.macs,
+        }
+    ]
+    for name, said in methods.items():
+        if name not in ("lower_bound", "student", "teacher"):
+            own = {"run": run.name, "row": "against", "method": name, "metric": run.metric, "trial": said.get("trial")}
+            rows.append(dict.fromkeys(rows[0]) | own | _mean("student", said) | _gain(run.gains.get(name)))
+    return rows
+
+
+def _mean(key: str, said: Mapping[str, Any] | None) -> dict[str, Any]:
+    low, high = (said or {}).get("interval") or (None, None)
+    mean, deviation = (said or {}).get("mean"), (said or {}).get("std")
+    return {key: mean, f"{key}_std": deviation, f"{key}_low": low, f"{key}_high": high}
+
+
+def _gain(comparison: Mapping[str, Any] | None) -> dict[str, Any]:
+    said = comparison or {}
+    low, high = said.get("interval") or (None, None)
+    return {
+        "gain": said.get("difference"),
+        "gain_low": low,
+        "gain_high": high,
+        "p_holm": ((said.get("tests") or {}).get("wilcoxon") or {}).get("p_holm"),
+        "effect_size": said.get("effect_size"),
+        "verdict": said.get("verdict"),
+        "more_seeds": said.get("more_seeds"),
     }
 
 
@@ -241,26 +259,41 @@ COLUMNS = (
 )
 
 
-def as_text(run: RunSummary) -> list[str]:
-    """A run as the cells of `COLUMNS`, for a person; a dash where something is not known."""
-    row, trials = as_row(run), run.trials
-    gain = "-"
-    if row["gain"] is not None:
-        p = f" (p = {row['p_holm']:.2g})" if row["p_holm"] is not None else ""
-        gain = f"{row['gain']:+.4f}{p}, {row['verdict']}"
+def as_texts(run: RunSummary) -> list[list[str]]:
+    """A run as lines of the cells of `COLUMNS`, for a person; a dash where something is not known."""
+    first, *others = as_rows(run)
+    trials = run.trials
+    done = f"{trials['complete']}/{trials['pruned']}/{trials['failed']} of {trials['planned']}"
     return [
-        run.name,
-        run.dataset,
-        run.method or "-",
-        f"{trials['complete']}/{trials['pruned']}/{trials['failed']} of {trials['planned']}",
+        _cells(first, run.method or "-", done),
+        *(_cells(row, f"{row['method']} (--against)", "-") for row in others),
+    ]
+
+
+def _cells(row: Mapping[str, Any], method: str, trials: str) -> list[str]:
+    return [
+        row["run"],
+        row["dataset"] or "-",
+        method,
+        trials,
         _number(row["validation"]),
         _spread(row, "lower_bound"),
         _spread(row, "student"),
-        gain,
+        _gained(row),
         _number(row["teacher"]),
-        f"{run.parameters:,}" if run.parameters is not None else "-",
-        f"{run.macs:,}" if run.macs is not None else "-",
+        f"{row['parameters']:,}" if row["parameters"] is not None else "-",
+        f"{row['macs']:,}" if row["macs"] is not None else "-",
     ]
+
+
+def _gained(row: Mapping[str, Any]) -> str:
+    if row["gain"] is None:
+        return "-"
+    details = [f"p = {row['p_holm']:.2g}"] if row["p_holm"] is not None else []
+    details += [f"d = {row['effect_size']:.1f}"] if row["effect_size"] is not None else []
+    told = f" ({', '.join(details)})" if details else ""
+    more = f", about {row['more_seeds']} more seeds would settle it" if row["more_seeds"] else ""
+    return f"{change(row['gain'], row['metric'])}{told}, {row['verdict']}{more}"
 
 
 def _spread(row: Mapping[str, Any], key: str) -> str:
@@ -276,12 +309,21 @@ def _number(value: float | None) -> str:
 
 
 def remarks(runs: Sequence[RunSummary]) -> list[str]:
-    """What a reader of the table must know: what differs, and who was not evaluated."""
+    """What a reader of the table must know: what differs, who was not evaluated, and what not to do with it."""
     lines = differences(runs)
     without = [run.name for run in runs if not run.methods and not run.outdated]
     if without:
         lines.append(f"Not evaluated, so validation alone is shown: {', '.join(without)}.")
-    older = [run.name for run in runs if run.outdated]
-    if older:
-        lines.append(f"Evaluated by an older pkdray, whose numbers are not shown: {', '.join(older)}.")
+    for run in runs:
+        if run.outdated:
+            lines.append(
+                f"Evaluated by an older pkdray, whose numbers are not shown: {run.name}. What is trained is kept; "
+                f"evaluate it again as then: {run.outdated}"
+            )
+    tested = [run.fingerprint for run in runs if run.methods]
+    if len(set(tested)) < len(tested):
+        lines.append(
+            "To choose among these runs by their test scores would be to select on the test split: each opened it for "
+            "itself, and the best of several is there by luck too. Choose by validation."
+        )
     return lines

@@ -15,6 +15,7 @@ from pkdray.config import Config
 from pkdray.diagnostics.evaluations import evaluation_of
 from pkdray.diagnostics.trials import complete_trial
 from pkdray.errors import RunError
+from pkdray.evaluate.candidates import BARE
 from pkdray.models.backbones import align_frames
 from pkdray.models.cost import Cost, cost
 from pkdray.models.weights import no_pretrained_weights
@@ -24,9 +25,6 @@ from pkdray.training.bundles import Architecture
 from pkdray.training.plan import Member, Plan
 from pkdray.training.students import fresh_student
 from pkdray.training.teachers import build_adapters, build_teacher
-
-BARE = {"method.name": "supervised", "student.tnet.training": "none"}
-"""The lower bound's student: prevalent modalities and labels alone."""
 
 _SECONDS = 0.2
 """How long each network is timed at least."""

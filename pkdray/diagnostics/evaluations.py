@@ -7,9 +7,6 @@ from typing import Any
 from pkdray.evaluate import EVALUATION, read_evaluation
 from pkdray.search.run import Run
 
-FORMAT = 2
-"""Of evaluation.json; what an older pkdray wrote counts as no evaluation."""
-
 
 def evaluation_of(run: Run) -> dict[str, Any] | None:
     """What `evaluate` found: None before it ran, and nothing (``{}``) where an older pkdray wrote another format.
@@ -18,6 +15,6 @@ def evaluation_of(run: Run) -> dict[str, Any] | None:
         RunError: the file is damaged.
     """
     found = read_evaluation(run)
-    if found is not None and found.get("format") == FORMAT:
+    if found is not None:
         return found
     return {} if (run.path / EVALUATION).exists() else None

@@ -50,15 +50,7 @@ class Contender:
 
 def best_students(run: Run, plan: Plan, ledger: Ledger, top: int) -> Contender:
     """The best ``top`` complete trials, best first; of equal proposals the first."""
-    found: list[Candidate] = []
-    for trial in ranked(ledger, plan):
-        if len(found) == top:
-            break
-        overrides = trial_overrides(run, ledger, trial.number)
-        if all(overrides != candidate.overrides for candidate in found):
-            what = described(plan, overrides, f"trial {trial.number}")
-            found.append(Candidate(overrides, what, trial.number, trial.value))
-    return Contender("student", found)
+    return Contender("student", _best_trials(run, plan, ledger, ranked(ledger, plan), top))
 
 
 def lower_bound(plan: Plan, best: Mapping[str, Any]) -> Contender:
@@ -77,13 +69,11 @@ def lower_bound(plan: Plan, best: Mapping[str, Any]) -> Contender:
     return Contender("lower bound", _tuned(plan, places, what))
 
 
-def other_method(run: Run, plan: Plan, ledger: Ledger, name: str) -> Contender:
-    """A method asked for: its best trial, or its defaults with a tuned learning rate where the search tried none."""
-    for trial in ranked(ledger, plan):
-        if ledger_summary(trial).get("method") == name:
-            overrides = trial_overrides(run, ledger, trial.number)
-            what = described(plan, overrides, f"trial {trial.number}")
-            return Contender(name, [Candidate(overrides, what, trial.number, trial.value)])
+def other_method(run: Run, plan: Plan, ledger: Ledger, name: str, top: int) -> Contender:
+    """A method asked for: its best ``top`` trials; where none is complete its defaults, with a tuned learning rate."""
+    own = [trial for trial in ranked(ledger, plan) if ledger_summary(trial).get("method") == name]
+    if own:
+        return Contender(name, _best_trials(run, plan, ledger, own, top))
     overrides = {"method.name": name}
     return Contender(name, _tuned(plan, [("its defaults", overrides)], described(plan, overrides)))
 
@@ -122,6 +112,19 @@ def described(plan: Plan, overrides: Mapping[str, Any], where: str | None = None
     tnet = config.student.tnet.training
     beside = f" with a {tnet} T-Net" if tnet != "none" else ""
     return f"{', '.join(plan.prevalent)}, {config.method.name}{beside}" + (f" ({where})" if where else "")
+
+
+def _best_trials(run: Run, plan: Plan, ledger: Ledger, trials: Iterable[Any], top: int) -> list[Candidate]:
+    """The first ``top`` of some trials whose proposals differ."""
+    found: list[Candidate] = []
+    for trial in trials:
+        if len(found) == top:
+            break
+        overrides = trial_overrides(run, ledger, trial.number)
+        if all(overrides != candidate.overrides for candidate in found):
+            what = described(plan, overrides, f"trial {trial.number}")
+            found.append(Candidate(overrides, what, trial.number, trial.value))
+    return found
 
 
 def _tuned(plan: Plan, places: Sequence[tuple[str, Mapping[str, Any]]], what: str) -> list[Candidate]:

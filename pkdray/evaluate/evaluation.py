@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pkdray import mirrors
 from pkdray.data.dataset import Dataset
 from pkdray.errors import ConfigError, RunError
 from pkdray.evaluate.candidates import Candidate, Contender, best_students, check_methods, lower_bound, other_method
+from pkdray.evaluate.cures import until_complete
 from pkdray.evaluate.on_ray import Job, Trainer, forget
 from pkdray.evaluate.opening import EVALUATION, keep_earlier, read_json, record_opening, refuse_second_opening
 from pkdray.evaluate.rows import compare_all, method_row, teacher_row
@@ -28,7 +30,8 @@ from pkdray.training.plan import Plan
 from pkdray.training.pools import Pool
 from pkdray.training.students import scores
 
-FORMAT = 2
+FORMAT = 3
+"""Of evaluation.json. In format 2 the interval of a difference was the bootstrap's; older ones had no request."""
 SEEDS = 10
 """Enough for Wilcoxon's test to stand Holm's correction for a dozen comparisons."""
 
@@ -44,7 +47,8 @@ class Request:
         seeds: trainings a configuration and fold; the first seed is the study's.
         folds: of the dataset; ``(None,)`` is its split column. None: all folds where the run was searched on one of
             them, else the split column.
-        top: of how many of the best trials validation chooses the student.
+        top: of how many of the best trials validation chooses the student, and of how many of its own each method of
+            ``against`` that was searched.
         against: other methods to be compared.
         reopen: open the test split though it was opened for another request; how often is recorded.
         unfinished: evaluate though planned trials are still to be run.
@@ -70,7 +74,8 @@ def evaluate_run(
 
     * the student: the best of the ``top`` trials by the mean of their retrainings on validation
     * lower bound: prevalent modalities and labels alone, with the same budget and a learning rate of its own
-    * the methods asked for: the best trial of each, or its defaults with a learning rate of its own
+    * the methods asked for: each the best of its own ``top`` trials, chosen likewise, or its defaults with a learning
+      rate of its own
     * upper bound: the first teacher of each fold, which sees every modality
 
     Needs a connected Ray. What is trained is kept in ``<run>/evaluation/``, so that the same call goes on where it was
@@ -95,22 +100,22 @@ def evaluate_run(
     ledger = run.ledger()
     best = ledger.best()
     if best is None:
-        raise RunError(f"No trial of {run.name} is complete.", cure=f"Continue it: pkdray resume {run.path}")
+        raise RunError(f"No trial of {run.name} is complete.", cure=f"Continue it: {until_complete(run)}")
     counts = ledger.counts()
     if counts.finished < counts.planned and not request.unfinished:
         raise RunError(
             f"{run.name} has {counts.finished} of {counts.planned} trials: the best may be still to come, and the test "
             "split is opened once.",
-            cure=f"pkdray resume {run.path}; or evaluate what is there with --unfinished.",
+            cure=f"pkdray resume {mirrors.typed(run.path)}; or evaluate what is there with --unfinished.",
         )
     against = check_methods(request.against, plan)
     folds = _folds(request.folds, plan, dataset)
     seeds = [plan.config.seed + index for index in range(request.seeds)]
     students = best_students(run, plan, ledger, request.top)
-    best_overrides = students.candidates[0].overrides
     rows = {
-        "lower_bound": lower_bound(plan, best_overrides),
-        **{name: other_method(run, plan, ledger, name) for name in against},
+        "lower_bound": lower_bound(plan, students.candidates[0].overrides),
+        "student": students,
+        **{name: other_method(run, plan, ledger, name, request.top) for name in against},
     }
     asked = {
         "trial": best.number,
@@ -119,7 +124,7 @@ def evaluate_run(
         "top": request.top,
         "against": against,
         # A sweep that goes on may change these and leave the best trial.
-        "trials": _trials([students, *rows.values()]),
+        "trials": _trials(list(rows.values())),
     }
     before = read_evaluation(run)
     if before is not None and before["request"] == asked:
@@ -133,22 +138,23 @@ def evaluate_run(
 
     metric = plan.metric
     places = [(fold, seed) for fold in folds for seed in seeds]
-    tuned = {key: _tune(row, trainer, plan, seeds[0], told("tuning learning rates")) for key, row in rows.items()}
-    finalists = [*students.candidates, *tuned.values()]
-    jobs = [Job.of(one.overrides, fold, seed) for one in finalists for fold, seed in places]
-    trained = trainer.train(jobs, told("training"))
+    finalists = {
+        key: _finalists(row, trainer, plan, seeds[0], told("tuning learning rates")) for key, row in rows.items()
+    }
+    jobs = [
+        Job.of(one.overrides, fold, seed) for several in finalists.values() for one in several for fold, seed in places
+    ]
+    trained = trainer.train(list(dict.fromkeys(jobs)), told("training"))
 
     def on_validation(one: Candidate) -> list[float]:
         found = [trained[Job.of(one.overrides, fold, seed)] for fold, seed in places]
         return [entry["validation"][metric.name] for entry in found if "validation" in entry]
 
-    found = [on_validation(one) for one in students.candidates]
-    means = [float(np.mean(values)) if values else None for values in found]
-    chosen = choose(found, metric.mode)
-    student = students.candidates[chosen]
-    methods = {"lower_bound": tuned["lower_bound"], "student": student}
-    same = [name for name in against if tuned[name].overrides == student.overrides]
-    methods |= {name: tuned[name] for name in against if name not in same}
+    found = {key: [on_validation(one) for one in several] for key, several in finalists.items()}
+    chosen = {key: finalists[key][choose(values, metric.mode)] for key, values in found.items()}
+    student = chosen["student"]
+    same = [name for name in against if chosen[name].overrides == student.overrides]
+    methods = {key: one for key, one in chosen.items() if key not in same}
 
     for key, one in methods.items():
         if not on_validation(one):
@@ -175,7 +181,7 @@ def evaluate_run(
             job = Job.of(one.overrides, fold, seed)
             said = {name: value for name, value in trained[job].items() if name != "identity"}
             pairs.append({"fold": fold, "seed": seed, **said, "test": tested.get(job)})
-        about[key] = method_row(key.replace("_", " "), one, plan, pairs, rows.get(key, students))
+        about[key] = method_row(key.replace("_", " "), one, plan, pairs, rows[key])
     about["teacher"] = teacher_row(dataset, {fold: (trainer.plan(fold), trainer.pool(fold)) for fold in folds})
     comparisons = compare_all(
         about, against=[name for name in methods if name in against], mode=metric.mode, folds=len(folds)
@@ -185,7 +191,7 @@ def evaluate_run(
     # An interrupted sweep has no best/ yet, or another trial's.
     assert student.trial is not None, "students are trials"
     write_best(run, plan, dataset, student.trial)
-    exported, groups = _exported(run, plan, dataset, student.trial)
+    exported, groups = _exported(run, plan, dataset, student.trial, tested=plan.config.dataset.fold in folds)
     evaluation = {
         "format": FORMAT,
         "run": run.name,
@@ -203,20 +209,30 @@ def evaluate_run(
                 "trial": one.trial,
                 "rank": index + 1,
                 "search": one.score,
-                "validation": means[index],
-                "chosen": index == chosen,
+                "validation": float(np.mean(found["student"][index])) if found["student"][index] else None,
+                "chosen": one is student,
             }
             for index, one in enumerate(students.candidates)
         ],
         "methods": about,
         "comparisons": comparisons,
-        "notes": notes(plan, dataset, about, folds=folds, same=same, times=times["times"], student=student.trial),
+        "notes": notes(
+            plan,
+            dataset,
+            about,
+            folds=folds,
+            same=same,
+            times=times["times"],
+            top=request.top,
+            finalists={key: len(row.candidates) for key, row in rows.items() if row.candidates[0].trial is not None},
+        ),
         "student": exported,
         "subgroups": groups,
         "seconds": round(time.monotonic() - started, 1),
     }
-    if before is not None:
-        keep_earlier(run, before)
+    earlier = read_json(run.path / EVALUATION)
+    if earlier is not None and earlier.get("request") != asked:
+        keep_earlier(run, earlier)
     write_json(run.path / EVALUATION, evaluation)
     forget(run)
     return evaluation
@@ -244,6 +260,18 @@ def student_trial(run: Run) -> int | None:
     return best.number if best else None
 
 
+def against_bound(evaluation: Mapping[str, Any], method: str = "student") -> dict[str, Any] | None:
+    """The comparison of a method with the lower bound; None where they share no finished training.
+
+    Example:
+        >>> against_bound({"comparisons": [{"method": "kl", "against": "lower_bound", "difference": 0.1}]})
+    """
+    for comparison in evaluation["comparisons"]:
+        if (comparison["method"], comparison["against"]) == (method, "lower_bound"):
+            return dict(comparison)
+    return None
+
+
 def _folds(asked: Sequence[int | None] | None, plan: Plan, dataset: Dataset) -> list[int | None]:
     own = plan.config.dataset.fold
     if asked is None:
@@ -264,12 +292,15 @@ def _trials(rows: Sequence[Contender]) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _tune(
+def _finalists(
     row: Contender, trainer: Trainer, plan: Plan, seed: int, on_progress: Callable[[int, int], None]
-) -> Candidate:
-    """The candidate that does best on the run's own validation split with one seed, as the search judged its trials."""
+) -> Sequence[Candidate]:
+    """Who is trained with every seed: the trials; of learning rates the best with one seed, as the search judged its.
+
+    That seed's score is on the run's own validation split.
+    """
     if not row.tuned:
-        return row.candidates[0]
+        return row.candidates
     own = plan.config.dataset.fold
     jobs = [Job.of(one.overrides, own, seed) for one in row.candidates]
     trained = trainer.train(jobs, on_progress)
@@ -284,7 +315,7 @@ def _tune(
             cure="Lower training.learning_rate in the study, or set training.gradient_clip.",
         )
     sign = -1 if plan.metric.mode == "max" else 1
-    return min(found, key=lambda pair: sign * pair[0])[1]
+    return [min(found, key=lambda pair: sign * pair[0])[1]]
 
 
 def choose(found: Sequence[Sequence[float]], mode: str) -> int:
@@ -302,16 +333,25 @@ def choose(found: Sequence[Sequence[float]], mode: str) -> int:
     return min(whole, key=lambda index: (sign * float(np.mean(found[index])) if most else 0.0, index))
 
 
-def _exported(run: Run, plan: Plan, dataset: Dataset, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The very student that is exported, not a retrained one, and its subgroups; its test predictions are kept."""
+def _exported(
+    run: Run, plan: Plan, dataset: Dataset, number: int, *, tested: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores of the very student that is exported, not a retrained one, and its subgroups.
+
+    Its test predictions are kept. Where its own test split is none of those asked for it is not opened: ``test`` is
+    None, and there are no subgroups. Subjects of other folds are no test for it, since it was trained on some of them.
+    """
     config = plan.trial_config(trial_overrides(run, run.ledger(), number))
     student, _ = load_student(run, plan, config, number)
     frozen = run.pool(plan).frozen
-    prediction = write_predictions(run.best, plan, dataset, student, "test", config, frozen)
-    pictured = split_arrays(plan, dataset, plan.prevalent, ["val", "test"])
-    arrays = with_steps(plan, config.student, pictured, frozen)
-    exported = {
-        name: finite(scores(student, student_rows(arrays[split], plan.prevalent, [], privileged=False), plan))
-        for name, split in (("validation", "val"), ("test", "test"))
+    splits = ["val", "test"] if tested else ["val"]
+    arrays = with_steps(plan, config.student, split_arrays(plan, dataset, plan.prevalent, splits), frozen)
+    said: dict[str, Any] = {
+        split: finite(scores(student, student_rows(arrays[split], plan.prevalent, [], privileged=False), plan))
+        for split in splits
     }
+    exported = {"validation": said["val"], "test": said.get("test")}
+    if not tested:
+        return exported, {}
+    prediction = write_predictions(run.best, plan, dataset, student, "test", config, frozen)
     return exported, subgroups(plan, dataset, prediction)

@@ -27,7 +27,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
         RunError: it is damaged.
     """
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -36,15 +38,22 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def openings(run: Run) -> list[dict[str, Any]]:
-    """When the test split was opened, and for what; an older pkdray kept that in evaluation.json."""
+    """When the test split was opened (``at``), and for what (``request``), an entry an opening.
+
+    It does not need evaluation.json, which a kill may have prevented or somebody moved away. The oldest pkdray kept the
+    openings there alone.
+
+    Raises:
+        RunError: a record is damaged.
+    """
     kept = read_json(run.path / OPENED)
     if kept is not None:
         return list(kept["openings"])
     older = read_json(run.path / EVALUATION)
     if older is None or "request" in older:
         return []
-    opened = older["test_opened"]
-    return [{"at": opened["at"], "request": None} for _ in range(opened["times"])]
+    opened = older.get("test_opened") or {}
+    return [{"at": opened.get("at", "an unknown day"), "request": None} for _ in range(opened.get("times", 1))]
 
 
 def refuse_second_opening(run: Run, asked: Mapping[str, Any], reopen: bool) -> None:
@@ -80,7 +89,7 @@ def _asked(request: Mapping[str, Any]) -> str:
 
 def keep_earlier(run: Run, before: Mapping[str, Any]) -> Path:
     """Keep an evaluation that another takes the place of, under the number of its opening."""
-    path = run.path / f"evaluation.{before['test_opened']['times']}.json"
+    path = run.path / f"evaluation.{(before.get('test_opened') or {}).get('times', 1)}.json"
     write_json(path, before)
     return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from pkdray.data.dataset import Dataset
 from pkdray.errors import RunError
 from pkdray.evaluate.candidates import Candidate, Contender
-from pkdray.evaluate.statistics import compare_pairs, correct_for_several, describe, pairs_needed
+from pkdray.evaluate.statistics import compare_pairs, correct_for_several, describe, more_seeds
 from pkdray.evaluate.trainings import finite
 from pkdray.training.inputs import labelled_rows
 from pkdray.training.metrics import evaluate as evaluate_metrics
@@ -35,10 +34,12 @@ def method_row(label: str, one: Candidate, plan: Plan, pairs: list[dict[str, Any
             cure="Lower training.learning_rate in the study, or set training.gradient_clip.",
         )
     values = [pair["score"] for pair in scored]
+    config = plan.trial_config(dict(one.overrides))
     return {
         "label": label,
         "what": one.what,
-        "method": plan.trial_config(dict(one.overrides)).method.name,
+        "method": config.method.name,
+        "tnet": config.student.tnet.training,
         "trial": one.trial,
         "configuration": dict(one.overrides),
         "tuned": len(row.candidates) if row.tuned else 0,
@@ -69,6 +70,7 @@ def teacher_row(dataset: Dataset, taught: Mapping[int | None, tuple[Plan, Pool]]
         "label": "upper bound",
         "what": f"teacher {plan.first_teacher} on {', '.join(plan.pool[plan.first_teacher].modalities)}",
         "method": None,
+        "tnet": None,
         "trial": None,
         "configuration": {},
         "tuned": 0,
@@ -82,7 +84,7 @@ def teacher_row(dataset: Dataset, taught: Mapping[int | None, tuple[Plan, Pool]]
 def compare_all(about: Mapping[str, Any], *, against: Sequence[str], mode: str, folds: int) -> list[dict[str, Any]]:
     """Student and methods against the bound, and the student against the methods; Holm's correction is over all.
 
-    ``seeds_needed`` is how many more seeds would settle a comparison: see `statistics.pairs_needed`.
+    ``more_seeds`` is how many more of them would settle a comparison: see `statistics.more_seeds`.
     """
     asked = [("student", "lower_bound")]
     asked += [(name, "lower_bound") for name in against] + [("student", name) for name in against]
@@ -93,14 +95,7 @@ def compare_all(about: Mapping[str, Any], *, against: Sequence[str], mode: str, 
         if both:
             reference, own = ([scores[key][place] for place in both] for key in (other, method))
             found.append({"method": method, "against": other, **compare_pairs(reference, own, mode)})
-    corrected = correct_for_several(found)
-    family = max(1, sum(one["tests"]["wilcoxon"]["p"] is not None for one in corrected))
-    return [{**one, "seeds_needed": _more_seeds(one, family, folds)} for one in corrected]
-
-
-def _more_seeds(comparison: Mapping[str, Any], family: int, folds: int) -> int | None:
-    needed = pairs_needed(comparison, family)
-    return math.ceil((needed - comparison["pairs"]) / folds) if needed is not None else None
+    return [{**one, "more_seeds": more_seeds(one, folds)} for one in correct_for_several(found)]
 
 
 def by_place(row: Mapping[str, Any]) -> dict[tuple[int | None, int | None], float]:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pkdray import mirrors
 from pkdray.diagnostics.cost_table import architecture_cost
-from pkdray.diagnostics.evaluations import FORMAT
+from pkdray.evaluate import FORMAT, openings
+from pkdray.evaluate.wording import change, change_between, lower_is_better
 from pkdray.export.graphs import ONNX, TORCH
 from pkdray.training.bundles import METRICS, MODEL, PREPROCESSING, StudentInfo
-from pkdray.training.metrics import METRICS as METRIC_KINDS
 
 if TYPE_CHECKING:
     from pkdray.data.dataset import Dataset
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 _SHOWN = 40
 _EXPORTERS = ("pkdray", "torch", "onnx", "onnxruntime")
 _GROUPS = 12
-_OTHER_SPLIT = "The test samples are those of the folds, not those of the results above. "
 """A table of subgroups shows so many at most: the worst half of them and the best."""
+_OTHER_SPLIT = "The test samples are those of the folds, not those of the results above. "
 _FEW_SAMPLES, _FEW_SUBJECTS = 1000, 50
 _LABELS = {
     "lower_bound": "lower bound: no teacher",
@@ -56,30 +57,60 @@ def model_card(
         recordings: how recordings were cut into its samples; None where it was trained on features.
         run: the run that it comes from; tells of teachers, search and versions.
         dataset: what it was trained on; tells of source, licence, labels and sizes.
-        evaluation: the run's evaluation.json; None before the test split was opened. One of an older format tells
-            that it was opened, and no more.
+        evaluation: the run's evaluation.json; None where there is none. One of an older format tells that the test
+            split was opened, and no more. How often it was opened is the run's record, whatever stands here.
         transfer: which teachers taught it and what the gate kept from it, in one sentence; None where nobody looked.
         latency_ms: median milliseconds of one sample on the CPU that exports it; None where it was not measured.
     """
-    unread = ""
-    if evaluation is not None and evaluation.get("format") != FORMAT:
-        unread, evaluation = "by an older pkdray, whose results this one does not read", None
-    elif evaluation is not None and evaluation.get("trial") != info.made_from.get("trial"):
-        unread, evaluation = f"for another student (trial {evaluation.get('trial')}), not for this one", None
+    opened = _openings(run, evaluation)
+    said = evaluation if evaluation is not None and _is_of(info, evaluation) else None
+    untold = _untold(info, run, evaluation, opened) if said is None else ""
     fold = run.config.dataset.fold if run is not None else None
     sections = [
         _head(info),
         _use(info, images),
         _shapes(info, images, dataset),
         _examples(name, info, images, recordings),
-        _results(info, metrics, evaluation, unread),
+        _results(info, metrics, said, untold),
         _cost(info, latency_ms),
         _data(info, dataset, fold),
         _making(info, run, transfer),
-        _limits(info, recordings, dataset, fold, evaluation),
+        _limits(info, recordings, dataset, fold, said, opened),
         _provenance(info, run),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _openings(run: Run | None, evaluation: Mapping[str, Any] | None) -> int:
+    """How often the test split was opened, by whichever record knows of more."""
+    told = ((evaluation or {}).get("test_opened") or {}).get("times", 0 if evaluation is None else 1)
+    return max(told, len(openings(run)) if run is not None else 0)
+
+
+def _is_of(info: StudentInfo, evaluation: Mapping[str, Any]) -> bool:
+    return evaluation.get("format") == FORMAT and evaluation.get("trial") == info.made_from.get("trial")
+
+
+def _untold(info: StudentInfo, run: Run | None, evaluation: Mapping[str, Any] | None, opened: int) -> str:
+    """Why no test results are told, and what to do."""
+    # Its path, since a name is looked for in the folder runs alone.
+    where = mirrors.typed(run.path) if run is not None else shlex.quote(str(info.made_from.get("run", "RUN")))
+    command = f"`pkdray evaluate {where}`"
+    if not opened:
+        return (
+            f"**The test split has not been opened for this student yet.** {command} opens it and compares the "
+            "student with its bounds; until then nobody knows how well it does on unseen data."
+        )
+    again = f"{command} goes on with the request that it was opened for; any other takes `--reopen`, on data that are "
+    again += "no longer unseen."
+    if evaluation is None:
+        return f"**The test split was opened for this run, but its evaluation did not end or was moved away.** {again}"
+    if evaluation.get("format") != FORMAT:
+        return f"**The test split was opened by an older pkdray, whose results this one does not read.** {again}"
+    return (
+        f"**The test split was opened for another student (trial {evaluation.get('trial')}), not for this one.** "
+        f"{command} with `--reopen` would evaluate this one, on data that are then no longer unseen."
+    )
 
 
 def _head(info: StudentInfo) -> str:
@@ -282,7 +313,7 @@ In Python: `pkdray.load_student({_quoted(name)}).predict_recording({_quoted(give
 """
 
 
-def _results(info: StudentInfo, metrics: Mapping[str, Any], evaluation: Mapping[str, Any] | None, unread: str) -> str:
+def _results(info: StudentInfo, metrics: Mapping[str, Any], evaluation: Mapping[str, Any] | None, untold: str) -> str:
     validation = metrics.get("validation") or {}
     test = ((evaluation or {}).get("student") or {}).get("test") or {}
     chosen = info.made_from.get("metric")
@@ -295,14 +326,7 @@ def _results(info: StudentInfo, metrics: Mapping[str, Any], evaluation: Mapping[
         "so its numbers are optimistic.",
     ]
     if evaluation is None:
-        command = f"`pkdray evaluate {shlex.quote(str(info.made_from.get('run', 'RUN')))}`"
-        parts.append(
-            f"**The test split was opened {unread}.** {command} with `--reopen` would evaluate this one, on data that "
-            "are then no longer unseen."
-            if unread
-            else f"**The test split has not been opened for this student yet.** {command} opens it and compares the "
-            "student with its bounds; until then nobody knows how well it does on unseen data."
-        )
+        parts.append(untold)
     else:
         parts += [*_bounds(evaluation), *_comparisons(evaluation), *_subgroups(evaluation), *_notes(evaluation)]
     return "\n\n".join(parts)
@@ -338,19 +362,21 @@ def _bounds(evaluation: Mapping[str, Any]) -> list[str]:
 
 def _comparisons(evaluation: Mapping[str, Any]) -> list[str]:
     """What the tests say: in words, the first one in bold, and in numbers."""
-    found = evaluation.get("comparisons") or []
+    found, metric = evaluation.get("comparisons") or [], str(evaluation.get("metric"))
     if not found:
         return []
+    confidence = f"{100 * evaluation.get('confidence', 0.95):g} %"
     said = [str(one["sentence"]) for one in found if one.get("sentence")]
     rows = []
     for one in found:
         test = (one.get("tests") or {}).get("wilcoxon") or {}
         effect = one.get("effect_size")
+        gain = one.get("difference")
         rows.append(
             [
                 f"{_called(one['method'])} against {_called(one['against'])}",
-                _number(one.get("difference"), "+"),
-                _ends(one.get("interval"), "+"),
+                change(gain, metric) if gain is not None else "-",
+                change_between(one["interval"], metric) if one.get("interval") else "-",
                 f"{one['wins']} of {one['pairs']}" if one.get("pairs") else "-",
                 f"{test['p_holm']:.2g}" if test.get("p_holm") is not None else "-",
                 f"{effect:.2f}" if effect is not None else "-",
@@ -360,9 +386,20 @@ def _comparisons(evaluation: Mapping[str, Any]) -> list[str]:
     parts = [f"**{said[0]}**", *(["\n".join(f"- {line}" for line in said[1:])] if said[1:] else [])] if said else []
     return [
         *parts,
-        _table(["paired over seeds and folds", "gain", "interval", "better in", "p", "effect size d", "verdict"], rows),
-        "p is that of Wilcoxon's signed-rank test, corrected for the number of comparisons (Holm); d is the mean gain "
-        "over the standard deviation of the gains.",
+        _table(
+            [
+                "paired over seeds and folds",
+                "gain",
+                f"{confidence} interval",
+                "better in",
+                "p",
+                "effect size d",
+                "verdict",
+            ],
+            rows,
+        ),
+        "The interval is Student's t, of the mean gain. p is that of Wilcoxon's signed-rank test, corrected for the "
+        "number of comparisons (Holm); d is the mean gain over the standard deviation of the gains.",
     ]
 
 
@@ -373,12 +410,9 @@ def _called(method: str) -> str:
 def _subgroups(evaluation: Mapping[str, Any]) -> list[str]:
     """For whom it is good and for whom it is not: test scores of these very weights by class and by subject."""
     parts = []
-    for kind, groups in (evaluation.get("subgroups") or {}).items():
-        metric = next((key for group in groups for key in group if key not in ("name", "samples")), None)
-        known = [group for group in groups if group.get(metric) is not None]
-        if metric is None or len(known) < 2:
-            continue
-        worst_first = sorted(known, key=lambda group: group[metric], reverse=_lower_is_better(metric))
+    for kind, (metric, known) in _known_groups(evaluation).items():
+        groups = evaluation["subgroups"][kind]
+        worst_first = sorted(known, key=lambda group: group[metric], reverse=lower_is_better(metric))
         worst, best = worst_first[0], worst_first[-1]
         text = f"By {kind}, {metric} on test is worst for {_group(worst, metric)} and best for {_group(best, metric)}."
         shown, half = worst_first, _GROUPS // 2
@@ -393,8 +427,15 @@ def _subgroups(evaluation: Mapping[str, Any]) -> list[str]:
     return ["### Subgroups", *parts] if parts else []
 
 
-def _lower_is_better(metric: str) -> bool:
-    return metric in METRIC_KINDS and METRIC_KINDS[metric].mode == "min"
+def _known_groups(evaluation: Mapping[str, Any]) -> dict[str, tuple[str, list[Mapping[str, Any]]]]:
+    """Kind of group -> its metric and the groups in which that is defined, where there are two of them at least."""
+    result = {}
+    for kind, groups in (evaluation.get("subgroups") or {}).items():
+        metric = next((key for group in groups for key in group if key not in ("name", "samples")), "")
+        known = [group for group in groups if group.get(metric) is not None]
+        if len(known) > 1:
+            result[kind] = (metric, known)
+    return result
 
 
 def _group(group: Mapping[str, Any], metric: str) -> str:
@@ -490,6 +531,7 @@ def _limits(
     dataset: Dataset | None,
     fold: int | None,
     evaluation: Mapping[str, Any] | None,
+    opened: int,
 ) -> str:
     lines = [
         "It knows the subjects, the devices and the feature extraction of its dataset; for others its answers may be "
@@ -506,11 +548,12 @@ def _limits(
                 f"The test split is small: {_count(len(rows), 'sample')} of {_count(subjects, 'subject')}. Intervals "
                 "and tests are over trainings; how other people would fare is in none of them."
             )
-    times = ((evaluation or {}).get("test_opened") or {}).get("times", 1)
-    if times > 1:
+    if opened > 1:
         lines.append(
-            f"The test split has been opened {times} times, so it is no longer unseen and its numbers are optimistic."
+            f"The test split has been opened {opened} times, so it is no longer unseen and its numbers are optimistic."
         )
+    elif opened and evaluation is None:
+        lines.append("The test split has been opened once, so it is no longer unseen.")
     if info.task == "classification":
         lines.append("Its probabilities are a softmax and were not calibrated.")
     if recordings is not None and recordings.name == "affwild2" and "face" in info.architecture.shapes:
@@ -524,7 +567,7 @@ def _limits(
 
 
 def _broken_down(evaluation: Mapping[str, Any] | None) -> str:
-    kinds = [kind for kind, groups in ((evaluation or {}).get("subgroups") or {}).items() if len(groups) > 1]
+    kinds = list(_known_groups(evaluation or {}))
     if not kinds:
         return "Results were not broken down by sex, age or any other group"
     return f"Results were broken down by {' and by '.join(kinds)}, not by sex, age or any other group"
@@ -557,12 +600,12 @@ def _names(names: Iterable[str]) -> str:
     return quoted if len(shown) <= _SHOWN else f"{quoted} and {len(shown) - _SHOWN} more (all are in config.yaml)"
 
 
-def _number(value: object, sign: str = "") -> str:
-    return f"{value:{sign}.4f}" if isinstance(value, int | float) else "-"
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, int | float) else "-"
 
 
-def _ends(interval: Sequence[float] | None, sign: str = "") -> str:
-    return " to ".join(_number(end, sign) for end in interval) if interval else "-"
+def _ends(interval: Sequence[float] | None) -> str:
+    return " to ".join(map(_number, interval)) if interval else "-"
 
 
 def _count(number: int, what: str) -> str:

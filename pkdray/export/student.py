@@ -15,7 +15,7 @@ from pkdray.diagnostics import negative_transfer
 from pkdray.diagnostics.cost_table import architecture_latency
 from pkdray.diagnostics.evaluations import evaluation_of
 from pkdray.errors import CheckpointError, DatasetError, PkdrayError, RunError, StorageError
-from pkdray.evaluate import student_trial
+from pkdray.evaluate import student_trial, until_complete
 from pkdray.export.card import model_card
 from pkdray.export.graphs import ONNX, TORCH, write_graphs
 from pkdray.files import storage_errors, sync_folder, write_json, write_text
@@ -54,8 +54,11 @@ def export_student(run: Run, dest: Path, *, overwrite: bool = False) -> Path:
             shutil.copyfile(run.best / name, build / name)
         info, pipeline, metrics = read_bundle(build)
         evaluation, trial, dataset = evaluation_of(run), info.made_from.get("trial"), _opened_dataset(run)
-        if evaluation and evaluation.get("trial") == trial:
-            metrics |= {"test": (evaluation.get("student") or {}).get("test")}
+        test = (
+            (evaluation.get("student") or {}).get("test") if evaluation and evaluation.get("trial") == trial else None
+        )
+        if test:
+            metrics |= {"test": test}
             write_json(build / METRICS, metrics)
         about = {"task": info.task, "targets": info.targets, "classes": info.classes, "made_from": info.made_from}
         write_graphs(build, pipeline, info.architecture.shapes, about)
@@ -115,8 +118,7 @@ def _bring_up_to_date(run: Run) -> None:
         raise RunError(
             f"No trial of {run.name} is complete ({counts.finished} of {counts.planned} are finished, "
             f"{counts.failed} of them failed).",
-            cure=f"Continue it: pkdray resume {run.path}"
-            + ("" if counts.open or counts.running else "  (add --retry-failed, or more --trials)"),
+            cure=f"Continue it: {until_complete(run)}",
         )
     chosen = student_trial(run)
     if chosen is not None and _trial_of_best(run) != chosen:

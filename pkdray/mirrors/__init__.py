@@ -10,7 +10,7 @@ to a remote one that is newer alone.
 """
 
 from pkdray.mirrors.lease import LEASE_FILE, REFRESH_SECONDS, Lease, lease_holder, tried
-from pkdray.mirrors.paths import MirrorPath, home, is_uri, open_root, shown, uri_of
+from pkdray.mirrors.paths import MirrorPath, home, is_uri, open_root, shown, typed, uri_of
 from pkdray.mirrors.remote import Stamp, delete, exists, folders, listing, read, remove, stat, write
 from pkdray.mirrors.transfer import Seldom, alone, fetch, forget, have, pull, pull_file, push, push_as, push_file
 
@@ -43,6 +43,7 @@ __all__ = [
     "shown",
     "stat",
     "tried",
+    "typed",
     "uri_of",
     "write",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path, PosixPath
 from urllib.parse import urlsplit
 
@@ -95,3 +96,13 @@ def uri_of(path: Path) -> str | None:
 def shown(path: Path) -> str:
     """A path as a person knows it: its URI where it is a mirror."""
     return uri_of(path) or str(path)
+
+
+def typed(path: Path) -> str:
+    """A path as a person would type it on a command line: as `shown`, quoted.
+
+    Example:
+        >>> typed(Path("runs/my run"))
+        "'runs/my run'"
+    """
+    return shlex.quote(shown(path))

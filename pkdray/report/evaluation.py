@@ -228,6 +228,7 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
     rows = []
     for comparison in evaluation["comparisons"]:
         interval = measured(comparison["interval"], sign)
+        resampled = measured((comparison["tests"].get("bootstrap") or {}).get("interval"), sign)
         rows.append(
             [
                 f"{labels.get(comparison['method'], comparison['method'])} against "
@@ -239,7 +240,8 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
                 f"{comparison['wins']} of {comparison['pairs']}"
                 + (f", {count(comparison['ties'], 'tie')}" if comparison["ties"] else ""),
                 *(p_value((comparison["tests"].get(name) or {}).get("p_holm")) for name in tests),
-                comparison["seeds_needed"],
+                f"{resampled[0]:+.4f} to {resampled[1]:+.4f}" if resampled else None,
+                comparison["more_seeds"],
             ]
         )
     return Table(
@@ -248,6 +250,6 @@ def comparisons_table(evaluation: Mapping[str, Any]) -> Table:
         f"{'; below zero is better, and an effect size above it' if sign < 0 else ''}. The p values are corrected for "
         "the number of comparisons (Holm).",
         ["comparison", "verdict", "difference", f"{100 * evaluation['confidence']:g} % interval", "effect size", "wins",
-         *(f"p ({name})" for name in tests), "seeds needed"],
+         *(f"p ({name})" for name in tests), "interval (bootstrap)", "more seeds"],
         rows,
     )  # fmt: skip

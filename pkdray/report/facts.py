@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -118,7 +117,7 @@ class Facts:
 
     def command(self, step: str, *arguments: str) -> str:
         """A command on this run, as a person would type it anywhere on a machine that sees it."""
-        return " ".join(["pkdray", step, shlex.quote(mirrors.shown(self.run.path)), *arguments])
+        return " ".join(["pkdray", step, mirrors.typed(self.run.path), *arguments])
 
     def why(self, what: str) -> str:
         """Why a fact is not there."""

@@ -16,6 +16,7 @@ from optuna.importance import FanovaImportanceEvaluator
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from pkdray.evaluate import until_complete
 from pkdray.report.blocks import Block, Missing, Plot, Plots, Section, count, plain
 from pkdray.report.facts import Facts, method_of
 from pkdray.report.theme import BLUE, FAINT, INK, MUTED, ORANGE, scale, sparse_ticks, step
@@ -34,23 +35,13 @@ def section(facts: Facts) -> Section:
     complete = facts.complete
     if len(complete) < 2:
         why = f"{count(len(complete), 'trial is', 'trials are')} complete; the pictures of a search take two."
-        return Section("search", "Search", [Missing("Search", why, _more(facts))])
+        return Section("search", "Search", [Missing("Search", why, until_complete(facts.run, facts.counts))])
     blocks: list[Block] = [_history(facts)]
     blocks += _importances(facts)
     blocks += _parallel(facts)
     blocks.append(_slices(facts))
     blocks.append(_contours(facts))
     return Section("search", "Search", blocks)
-
-
-def _more(facts: Facts) -> str:
-    """The command that brings more complete trials; a plain resume does nothing where all planned ones have ended."""
-    counts = facts.counts
-    if counts.open or counts.running:
-        return facts.command("resume")
-    if counts.failed:
-        return facts.command("resume", "--retry-failed")
-    return facts.command("resume", "--trials", str(2 * counts.planned))
 
 
 def study_of(trials: Sequence[FrozenTrial], mode: str, chosen: Iterable[int] | None = None) -> Study:

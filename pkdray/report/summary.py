@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pkdray.evaluate import against_bound
 from pkdray.report.blocks import Block, Plot, Plots, Section, Text, Tile, Tiles, duration, number
 from pkdray.report.evaluation import between_bounds
 from pkdray.report.facts import Facts, method_of
@@ -131,10 +132,12 @@ def _says(facts: Facts, found: Places) -> str:
 
 def _answer(evaluation: Mapping[str, Any]) -> str:
     """What the evaluation says of the student and its lower bound."""
-    for comparison in evaluation["comparisons"]:
-        if (comparison["method"], comparison["against"]) == ("student", "lower_bound"):
-            return str(comparison["sentence"])
-    return "Student and lower bound share no finished training, so there is no verdict."
+    found = against_bound(evaluation)
+    return (
+        str(found["sentence"])
+        if found
+        else "Student and lower bound share no finished training, so there is no verdict."
+    )
 
 
 def _interval(given: list[float] | None) -> tuple[float, float] | None:

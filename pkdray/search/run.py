@@ -74,7 +74,7 @@ class Run:
             cls(path).check_dataset(plan)
             raise RunError(
                 f"The run {mirrors.shown(path)} exists.",
-                cure=f"`pkdray resume {mirrors.shown(path)}` continues it; or choose another --name.",
+                cure=f"`pkdray resume {mirrors.typed(path)}` continues it; or choose another --name.",
             )
         # What is left here of a remote run that was removed goes, with its trials.
         mirrors.pull(path)

@@ -144,7 +144,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
     try:
         tuner.fit()
         if searcher.halted is not None:
-            raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {mirrors.shown(run.path)}")
+            raise StorageError(searcher.halted, cure=f"Then continue with: pkdray resume {mirrors.typed(run.path)}")
     finally:
         if threading.current_thread() is threading.main_thread():
             # Tune leaves its own handler behind, which drops the next Ctrl-C.

@@ -20,7 +20,7 @@ FORMATS = (".csv", ".md", ".html")
 
 def compare(names: Sequence[str], runs_dir: Path, console: Console, *, output: Path | None = None) -> None:
     """The runs side by side, and whether their differences can be told from chance."""
-    from pkdray.diagnostics.comparing import COLUMNS, as_text, paired, pairs, remarks, summarise
+    from pkdray.diagnostics.comparing import COLUMNS, as_texts, paired, remarks, summarise
     from pkdray.search.run import find_run
 
     if output is not None and output.suffix not in FORMATS:
@@ -28,18 +28,14 @@ def compare(names: Sequence[str], runs_dir: Path, console: Console, *, output: P
     runs = _labelled([find_run(name, runs_dir) for name in names])
     with console.progress(f"Reading {len(runs)} run{'s' * (len(runs) != 1)} ..."):
         found = [summarise(run, name) for name, run in runs.items()]
-    tested: list[dict[str, Any]] = []
-    if any(pairs(found[0], other) for other in found[1:]):
-        from pkdray.evaluate.statistics import compare_pairs, correct_for_several
-
-        tested = paired(found, compare_pairs, correct_for_several)
+    tested = paired(found)
     said = [*remarks(found), *_overtaken(runs)]
     lines = [*said, *(one["sentence"] for one in tested)]
     metrics = ", ".join(dict.fromkeys(run.metric for run in found))
     title = f"{len(found)} run{'s' * (len(found) != 1)} ({metrics}; bounds and student on test)"
     if output is not None:
         _write(output, found, title, lines)
-    console.table(title, COLUMNS, [as_text(run) for run in found])
+    console.table(title, COLUMNS, [row for run in found for row in as_texts(run)])
     console.result(
         {"runs": [_plain(run) for run in found], "remarks": said, "paired": tested},
         *lines,
@@ -72,13 +68,13 @@ def _plain(run: RunSummary) -> dict[str, Any]:
 def _write(path: Path, found: Sequence[RunSummary], title: str, lines: Sequence[str]) -> None:
     import pandas as pd
 
-    from pkdray.diagnostics.comparing import COLUMNS, as_row, as_text
+    from pkdray.diagnostics.comparing import COLUMNS, as_rows, as_texts
     from pkdray.files import write_text
 
     if path.suffix == ".csv":
-        write_text(path, pd.DataFrame([as_row(run) for run in found]).to_csv(index=False))
+        write_text(path, pd.DataFrame([row for run in found for row in as_rows(run)], dtype=object).to_csv(index=False))
         return
-    rows = [as_text(run) for run in found]
+    rows = [row for run in found for row in as_texts(run)]
     if path.suffix == ".md":
         cells = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)

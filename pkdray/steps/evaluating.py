@@ -115,14 +115,20 @@ def show_evaluation(evaluation: Mapping[str, Any], console: Console) -> None:
 
 def verdict(evaluation: Mapping[str, Any]) -> str:
     """Did distillation help? In plain words."""
+    from pkdray.evaluate import against_bound
+
     opened = evaluation["test_opened"]["times"]
     again = f" The test split has been opened {opened} times." if opened > 1 else ""
-    return f"{evaluation['comparisons'][0]['sentence']}{again}"
+    found = against_bound(evaluation)
+    if found is None:
+        return f"The student and the lower bound share no training that ended: they are not compared.{again}"
+    return f"{found['sentence']}{again}"
 
 
 def _gain(evaluation: Mapping[str, Any], method: str) -> tuple[str, str]:
     """How much better than the lower bound, and whether that can be told from chance."""
-    for comparison in evaluation["comparisons"]:
-        if comparison["method"] == method and comparison["against"] == "lower_bound":
-            return f"{comparison['difference']:+.4f}", comparison["verdict"]
-    return "-", ""
+    from pkdray.evaluate import against_bound
+    from pkdray.evaluate.wording import change
+
+    found = against_bound(evaluation, method)
+    return (change(found["difference"], evaluation["metric"]), found["verdict"]) if found is not None else ("-", "")

@@ -88,7 +88,7 @@ def begun(path: Path, plan: Plan, console: Console) -> Run:
         RunError: it was made from another study, or more trials are asked for after the test split was opened.
         FingerprintError: it was made with another dataset.
     """
-    from pkdray.evaluate import read_evaluation
+    from pkdray.evaluate import openings
     from pkdray.search.folders import fetch_run
     from pkdray.search.run import RUN_FILE, Run
 
@@ -107,7 +107,7 @@ def begun(path: Path, plan: Plan, console: Console) -> Run:
         )
     wanted, planned = plan.config.search.trials, run.ledger().planned
     if wanted > planned and plan.config.search.sampler != "grid":
-        if read_evaluation(run) is not None:
+        if openings(run):
             raise RunError(
                 f"{wanted} trials are asked for, but {run.name} has been evaluated with {planned}, and the test split "
                 "is opened once.",

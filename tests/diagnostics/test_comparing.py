@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pkdray.diagnostics.comparing import as_row, as_text, differences, paired, pairs, remarks, summarise
+from pkdray.diagnostics.comparing import as_rows, as_texts, differences, paired, pairs, remarks, summarise
+from pkdray.evaluate import FORMAT
 from pkdray.search.results import write_best
+from pkdray.search.run import sampler_for
 
 SEEDS = [3, 4, 5, 6, 7, 8, 9]
 
 
 def evaluation(student: Sequence[float | None], folds: Sequence[int | None] = (None,), **more: Any) -> dict[str, Any]:
-    """An evaluation.json (format 2) with these test scores, a pair for each fold and seed."""
+    """An evaluation.json with these test scores, a pair for each fold and seed."""
     places = [(fold, seed) for fold in folds for seed in SEEDS][: len(student)]
     rows = {
         "lower_bound": {"mean": 0.5, "std": 0.0125, "interval": [0.4875, 0.5125], "pairs": []},
@@ -39,11 +42,16 @@ def evaluation(student: Sequence[float | None], folds: Sequence[int | None] = (N
         "method": "student",
         "against": "lower_bound",
         "difference": 0.25,
+        "interval": [0.125, 0.375],
+        "effect_size": 1.5,
+        "more_seeds": None,
         "tests": {"wilcoxon": {"p": 0.01, "p_holm": 0.02}},
         "verdict": "helped",
     }
     return {
-        "format": 2,
+        "format": FORMAT,
+        "trial": 0,
+        "request": {"trial": 0},
         "folds": list(folds),
         "seeds": SEEDS,
         "methods": rows,
@@ -56,29 +64,10 @@ def write(folder: Path, document: Any) -> None:
     (folder / "evaluation.json").write_text(json.dumps(document), encoding="utf-8")
 
 
-def scipy_test(reference: Sequence[float], other: Sequence[float], mode: str) -> dict[str, Any]:
-    gain = (np.array(other) - np.array(reference)) * (1 if mode == "max" else -1)
-    p = float(stats.wilcoxon(gain).pvalue)
-    return {
-        "pairs": len(gain),
-        "difference": float(gain.mean()),
-        "interval": None,
-        "wins": int((gain > 0).sum()),
-        "tests": {"wilcoxon": {"p": p, "p_holm": p}},
-        "verdict": "helped" if p < 0.05 and gain.mean() > 0 else "not enough evidence",
-    }
-
-
-def bonferroni(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    for one in found:
-        one["tests"]["wilcoxon"]["p_holm"] = min(1.0, one["tests"]["wilcoxon"]["p"] * len(found))
-    return list(found)
-
-
-def test_a_run_is_one_row_of_what_is_known(small_dataset, trained):
+def test_a_run_is_one_row_of_what_is_known_and_one_for_each_method_it_was_compared_with(small_dataset, trained):
     made = trained(small_dataset(), {"method.name": "pkd"}, "mine")
     before = summarise(made.run)
-    assert as_text(before) == [
+    assert as_texts(before)[0] == [
         "mine",
         "small-classification-vectors",
         "pkd",
@@ -96,20 +85,100 @@ def test_a_run_is_one_row_of_what_is_known(small_dataset, trained):
     write(made.run.path, evaluation([0.7, 0.8]))
     after = summarise(made.run)
     # Parameters and MACs by hand: tests/test_profile.py.
-    assert as_text(after)[5:] == [
+    assert as_texts(after)[0][5:] == [
         "0.5000 +- 0.0125 (0.4875 to 0.5125)",
         "0.7500 +- 0.0312",
-        "+0.2500 (p = 0.02), helped",
+        "+0.2500 (p = 0.02, d = 1.5), helped",
         "0.9375",
         "737",
         "676",
     ]
-    assert as_row(after)["student_low"] is None
-    assert as_row(after)["lower_bound_high"] == 0.5125
+    (row,) = as_rows(after)
+    assert (row["student_low"], row["lower_bound_high"], row["gain_high"]) == (None, 0.5125, 0.375)
     assert remarks([after]) == []
-    write(made.run.path, {"trial": 0, "seeds": [0], "methods": {"student": {"mean": 0.9}}, "comparison": {}})
-    assert as_text(summarise(made.run))[5:9] == ["-"] * 4
-    assert "by an older pkdray, whose numbers are not shown: mine" in remarks([summarise(made.run)])[0]
+    document = evaluation([0.7, 0.8])
+    document["methods"]["kl"] = {"mean": 0.625, "std": 0.0625, "interval": [0.5, 0.75], "trial": None, "pairs": []}
+    against = {"method": "kl", "difference": 0.125, "effect_size": 0.25, "verdict": "not enough evidence"}
+    # The comparison of the student is not the first of them.
+    document["comparisons"].insert(0, document["comparisons"][0] | against | {"more_seeds": 31})
+    write(made.run.path, document)
+    compared = summarise(made.run)
+    assert as_texts(compared)[0] == as_texts(after)[0]
+    gain = "+0.1250 (p = 0.02, d = 0.2), not enough evidence, about 31 more seeds would settle it"
+    expected = [
+        "mine",
+        "-",
+        "kl (--against)",
+        "-",
+        "-",
+        "-",
+        "0.6250 +- 0.0625 (0.5000 to 0.7500)",
+        gain,
+        "-",
+        "-",
+        "-",
+    ]
+    assert as_texts(compared)[1:] == [expected]
+    assert [(row["row"], row["method"], row["gain"]) for row in as_rows(compared)] == [
+        ("student", "pkd", 0.25),
+        ("against", "kl", 0.125),
+    ]
+
+
+@pytest.mark.parametrize(
+    "older",
+    [
+        {"trial": 0, "seeds": [0], "methods": {"student": {"mean": 0.9}}, "comparison": {}},
+        evaluation([0.7, 0.8]) | {"format": 2},
+    ],
+)
+def test_an_evaluation_by_an_older_pkdray_is_not_shown_and_how_to_have_it_is_said(small_dataset, trained, older):
+    run = trained(small_dataset(), {}, "mine").run
+    write(run.path, older)
+    found = summarise(run)
+    assert as_texts(found)[0][5:9] == ["-"] * 4
+    (remark,) = remarks([found])
+    assert "by an older pkdray, whose numbers are not shown: mine" in remark
+    assert remark.endswith(f"pkdray evaluate {run.path}")
+
+
+def test_in_a_metric_that_falls_a_gain_is_told_as_a_fall(small_dataset, trained):
+    made = trained(small_dataset("regression"), {"search.metric": "mse"}, "falling")
+    write(made.run.path, evaluation([0.7, 0.8]))
+    found = summarise(made.run)
+    assert as_texts(found)[0][7] == "0.2500 lower (p = 0.02, d = 1.5), helped"
+    scores = {(None, seed): 0.5 + 0.01 * seed for seed in SEEDS}
+    worse = {place: value + 0.05 + 0.001 * place[1] for place, value in scores.items()}
+    one, two = replace(found, scores=scores), replace(found, name="other", scores=worse)
+    (told,) = paired([one, two])
+    gains = [scores[place] - worse[place] for place in scores]
+    low, high = stats.ttest_1samp(gains, 0).confidence_interval()
+    assert told["difference"] == pytest.approx(np.mean(gains))
+    assert told["sentence"].startswith(
+        "The student of other is worse than that of falling: mse higher by 0.0560 than that of falling "
+        f"(95 % {-low:.4f} to {-high:.4f} higher, better in 0 of 7 pairs"
+    )
+
+
+def test_the_value_is_that_of_the_trial_that_was_evaluated_and_not_of_a_better_one_since(small_dataset, trained):
+    run = trained(small_dataset(), {}, "mine").run
+    write(run.path, evaluation([0.7, 0.8]))
+    before = summarise(run)
+    ledger = run.ledger()
+    ledger.extend(2)
+    trial = ledger.ask(sampler_for(run.config))
+    ledger.complete(trial.number, 2.0, {})
+    after = summarise(run)
+    assert (after.trial, after.validation) == (0, before.validation)
+
+
+def test_choosing_among_evaluated_runs_is_told_to_be_selection_on_test(small_dataset, trained):
+    dataset = small_dataset()
+    runs = [trained(dataset, {}, name).run for name in ("a", "b")]
+    write(runs[0].path, evaluation([0.7, 0.8]))
+    assert not any("select on the test split" in line for line in remarks([summarise(run) for run in runs]))
+    write(runs[1].path, evaluation([0.7, 0.8]))
+    assert any("select on the test split" in line for line in remarks([summarise(run) for run in runs]))
 
 
 def test_what_differs_is_said_and_is_not_tested(small_dataset, trained):
@@ -134,7 +203,7 @@ def test_what_differs_is_said_and_is_not_tested(small_dataset, trained):
         found = [summarise(first), summarise(run)]
         assert any(says in line for line in differences(found)), differences(found)
         assert pairs(*found) == []
-        assert paired(found, scipy_test, bonferroni) == []
+        assert paired(found) == []
     same = trained(dataset, {"method.name": "pkdot", "method.top_k": 5}, "same").run
     assert differences([summarise(first), summarise(same)]) == []
     write(same.path, evaluation(scores[:6]))
@@ -152,13 +221,21 @@ def test_students_are_paired_by_fold_and_seed_and_lost_pairs_left_out(small_data
     for run, said in zip(runs, (evaluation(reference), document, evaluation(reference[::-1])), strict=True):
         write(run.path, said)
     found = [summarise(run) for run in runs]
-    told = paired(found, scipy_test, bonferroni)
+    told = paired(found)
     assert [(one["run"], one["against"], one["pairs"]) for one in told] == [("b", "a", 6), ("c", "a", 7)]
     gains = [0.01, 0.02, 0.03, 0.05, 0.06, 0.07]
     assert told[0]["difference"] == pytest.approx(np.mean(gains))
     assert told[0]["tests"]["wilcoxon"]["p"] == pytest.approx(2 / 2**6)
-    expected = "The student of b is better than that of a: +0.0400 accuracy (better in 6 of 6 pairs, Wilcoxon p = 0.062"
-    assert told[0]["sentence"].startswith(expected)
+    low, high = stats.ttest_1samp(gains, 0).confidence_interval()
+    assert told[0]["interval"] == pytest.approx([low, high])
+    # Two comparisons: what would be enough alone is not.
+    assert told[0]["tests"]["wilcoxon"]["p_holm"] == pytest.approx(4 / 2**6)
+    assert told[0]["sentence"].startswith(
+        "Not enough evidence that the students of b and a differ: +0.0400 accuracy over that of a "
+        f"(95 % {low:+.4f} to {high:+.4f}, better in 6 of 6 pairs, Wilcoxon p = 0.062 with Holm's correction, d = 1.7)."
+    )
+    assert told[0]["more_seeds"] == 1
+    assert told[0]["sentence"].endswith("About 1 more seed would settle it, if the difference is what it seems.")
     assert told[1]["sentence"].startswith("Not enough evidence that the students of c and a differ: +0.0000 accuracy")
 
 

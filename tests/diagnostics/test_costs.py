@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pkdray.diagnostics import cost_table, costs
+from pkdray.evaluate import FORMAT
 from pkdray.search.run import sampler_for
 
 
@@ -18,7 +19,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def evaluated(folder: Path, **lower: object) -> None:
-    (folder / "evaluation.json").write_text(json.dumps({"format": 2, "methods": {"lower_bound": lower}}))
+    (folder / "evaluation.json").write_text(json.dumps({"format": FORMAT, "methods": {"lower_bound": lower}}))
 
 
 def test_teachers_students_and_the_bound_stand_beside_what_they_are_worth(small_dataset, trained):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pkdray.evaluate.candidates import lower_bound
+from pkdray.evaluate.candidates import best_students, lower_bound, other_method, ranked
 from pkdray.evaluate.evaluation import choose
 
 
@@ -47,3 +47,17 @@ def test_the_mean_decides_among_those_with_the_fewest_diverged_trainings(
     found: list[list[float]], mode: str, expected: int
 ) -> None:
     assert choose(found, mode) == expected
+
+
+@pytest.mark.parametrize("top", [1, 2, 5])
+def test_a_searched_method_has_as_many_chances_as_the_student(finished: Any, top: int) -> None:
+    """All that was searched is kl: its best trials are the student's, as many as there are."""
+    run, plan = finished.run, finished.plan
+    ledger = run.ledger()
+    found = other_method(run, plan, ledger, "kl", top)
+    assert found.candidates == best_students(run, plan, ledger, top).candidates
+    assert [one.trial for one in found.candidates] == [trial.number for trial in ranked(ledger, plan)][:top]
+    assert not found.tuned
+    never = other_method(run, plan, ledger, "pkd", top)
+    assert never.tuned
+    assert {one.trial for one in never.candidates} == {None}

@@ -15,7 +15,16 @@ import torch
 
 from pkdray.data.dataset import Dataset
 from pkdray.errors import ConfigError, RunError
-from pkdray.evaluate import EVALUATION, Request, evaluate_run, on_ray, read_evaluation, student_trial
+from pkdray.evaluate import (
+    EVALUATION,
+    FORMAT,
+    Request,
+    against_bound,
+    evaluate_run,
+    on_ray,
+    read_evaluation,
+    student_trial,
+)
 from pkdray.evaluate import evaluation as evaluation_module
 from pkdray.evaluate.on_ray import FOLDER
 from pkdray.evaluate.opening import OPENED, record_opening
@@ -24,6 +33,7 @@ from pkdray.evaluate.trainings import TESTED, TRAINED, score_one, train_one
 from pkdray.search.run import Run, fixed_values, sampler_for
 from pkdray.search.space import suggest
 from pkdray.search.sweep import study_arrays
+from pkdray.steps.evaluating import verdict
 from pkdray.training.bundles import read_bundle
 from pkdray.training.inputs import split_arrays
 from pkdray.training.teachers import load_teacher
@@ -196,6 +206,32 @@ class TestOpening:
         assert read_evaluation(copied.run) is None
         with pytest.raises(RunError, match=r"(?s)was opened on 2026-01-02 .*by an older pkdray"):
             copied.evaluate(seeds=2)
+        (copied.run.path / EVALUATION).write_text(json.dumps({"trial": 1}))
+        with pytest.raises(RunError, match=r"(?s)was opened on an unknown day .*by an older pkdray"):
+            copied.evaluate(seeds=2)
+
+    def test_an_evaluation_of_an_older_format_is_made_again_without_an_opening_and_kept_for_another_request(
+        self, evaluated_copy, evaluated, local_ray: None
+    ) -> None:
+        path, (_, evaluation) = evaluated_copy.run.path / EVALUATION, evaluated
+        older = json.dumps(evaluation | {"format": FORMAT - 1, "comparisons": []})
+        path.write_text(older)
+        assert read_evaluation(evaluated_copy.run) is None
+        before = files(evaluated_copy)
+        assert without_times(evaluated_copy.evaluate(seeds=2)) == without_times(evaluation)
+        assert files(evaluated_copy) == before
+        assert not list(evaluated_copy.run.path.glob("evaluation.*.json"))
+        path.write_text(older)
+        evaluated_copy.evaluate(seeds=1, reopen=True)
+        assert json.loads((evaluated_copy.run.path / "evaluation.1.json").read_text()) == json.loads(older)
+
+    @pytest.mark.parametrize("name", [EVALUATION, OPENED])
+    def test_a_record_that_is_no_record_does_not_count_as_none(
+        self, evaluated_copy, no_training: None, name: str
+    ) -> None:
+        (evaluated_copy.run.path / name).write_text("[]")
+        with pytest.raises(RunError, match=f"{name} is damaged"):
+            evaluated_copy.evaluate(seeds=3)
 
     @pytest.mark.parametrize("name", [EVALUATION, OPENED])
     def test_a_damaged_record_does_not_count_as_none(self, evaluated_copy, no_training: None, name: str) -> None:
@@ -307,17 +343,15 @@ class TestMethods:
         assert set(row["configuration"]) == {"method.name", "training.learning_rate"}
         assert [pair["seed"] for pair in row["pairs"]] == [5, 6, 7]
 
-    def test_a_searched_method_is_its_best_trial(self, compared) -> None:
+    def test_with_top_a_searched_method_may_choose_among_as_many_of_its_own_trials(self, compared) -> None:
+        """Or the student has more chances than those it is compared with."""
         world, evaluation = compared
-        best = world.run.ledger().best()
-        if evaluation["trial"] == best.number:
-            assert "kl" not in evaluation["methods"]
-            assert any(
-                f"kl is no row of its own: its best trial is the student (trial {best.number})" in note
-                for note in evaluation["notes"]
-            )
-        else:
-            assert evaluation["methods"]["kl"]["trial"] == best.number
+        ranked = sorted(world.run.ledger().trials(), key=lambda trial: (-trial.value, trial.number))
+        # kl is all that was searched, so its best two are the student's.
+        assert evaluation["request"]["trials"] == [trial.number for trial in ranked[:2]]
+        assert "kl" not in evaluation["methods"]
+        note = f"kl is no row of its own: its best trial is the student (trial {evaluation['trial']})."
+        assert note in evaluation["notes"]
 
     def test_comparisons_are_corrected_for_one_another(self, compared) -> None:
         _, evaluation = compared
@@ -365,6 +399,14 @@ def test_every_fold_has_its_own_teacher_its_own_students_and_its_own_test_split(
     arrays = study_arrays(moved, dataset, world.taught(moved)) | split_arrays(moved, dataset, ["face"], ["test"])
     train_one(moved, student["configuration"], arrays, 6, tmp_path / "by-hand")
     assert score_one(moved, student["configuration"], arrays, 6, tmp_path / "by-hand") == student["pairs"][3]["test"]
+    # The run's own test split stays shut where it is not asked for, and fold 0 is no test for what was trained on it.
+    (world.run.best / "predictions.test.parquet").unlink()
+    other = world.evaluate(seeds=1, folds=[0], reopen=True)
+    assert other["student"]["test"] is None
+    assert other["student"]["validation"] == evaluation["student"]["validation"]
+    assert other["subgroups"] == {}
+    assert not (world.run.best / "predictions.test.parquet").exists()
+    assert any("Subjects who are tested in fold 0 took part in that choice" in note for note in other["notes"])
 
 
 class TestRefusals:
@@ -385,6 +427,25 @@ class TestRefusals:
             evaluate_run(run, finished.plan, finished.dataset, finished.taught, Request(2))
         assert f"pkdray resume {run.path}" in str(caught.value)
         assert read_evaluation(run) is None
+        ledger = run.ledger()
+        for _ in range(ledger.planned):
+            ledger.prune(ledger.ask(sampler_for(finished.plan.config)).number)
+        with pytest.raises(RunError, match="No trial of empty is complete") as caught:
+            evaluate_run(run, finished.plan, finished.dataset, finished.taught, Request(2))
+        assert f"pkdray resume {run.path} --trials 6" in str(caught.value)
+
+
+def test_without_a_shared_training_there_is_no_comparison_and_the_words_say_so(evaluated) -> None:
+    """A comparison of other methods may then be the first of them."""
+    _, evaluation = evaluated
+    assert against_bound(evaluation) == evaluation["comparisons"][0]
+    assert verdict(evaluation) == evaluation["comparisons"][0]["sentence"]
+    other = evaluation["comparisons"][0] | {"method": "kl"}
+    for left in ([], [other]):
+        assert against_bound(evaluation | {"comparisons": left}) is None
+        assert verdict(evaluation | {"comparisons": left}).startswith(
+            "The student and the lower bound share no training"
+        )
 
 
 def test_nothing_before_the_evaluation_knows_the_test_labels(finished) -> None:

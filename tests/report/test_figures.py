@@ -66,7 +66,8 @@ def test_the_comparisons_show_corrected_p_values_and_what_would_settle_them(fact
     assert [row["verdict"] for row in rows] == ["helped", "not enough evidence"]
     assert [row["p (wilcoxon)"] for row in rows] == ["0.5000", "0.5000"]
     assert [row["p (bootstrap)"] for row in rows] == ["< 0.0001", "< 0.0001"]
-    assert [row["seeds needed"] for row in rows] == [None, 12]
+    assert [row["more seeds"] for row in rows] == [None, 12]
+    assert rows[1]["interval (bootstrap)"] == "-0.0300 to +0.0500"
     assert rows[1]["95 % interval"] == "-0.0400 to +0.0600"
 
 
@@ -115,7 +116,7 @@ def test_the_band_is_not_called_a_gain_where_the_student_lost(facts: Facts, mean
 def test_a_gain_of_an_error_is_shown_as_the_error_that_fell() -> None:
     """evaluation.json counts gains upwards; beside the name of an error, +0.1 would read as a loss."""
     said = {"method": "student", "against": "lower_bound", "pairs": 6, "difference": 0.105, "interval": [0.08, 0.16],
-            "effect_size": 2.5, "wins": 6, "ties": 0, "verdict": "helped", "seeds_needed": None, "more_seeds": None,
+            "effect_size": 2.5, "wins": 6, "ties": 0, "verdict": "helped", "more_seeds": None,
             "tests": {"wilcoxon": {"p": 0.03, "p_holm": 0.03}}}  # fmt: skip
     table = evaluation.comparisons_table(
         {"metric": "mse", "mode": "min", "confidence": 0.95, "methods": {}, "comparisons": [said]}

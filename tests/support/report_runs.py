@@ -12,6 +12,7 @@ import pandas as pd
 
 from pkdray.config import build_config
 from pkdray.data.dataset import Dataset, DatasetInfo, Modality, write_dataset
+from pkdray.evaluate import FORMAT
 from pkdray.search.results import PREDICTIONS, trials_table
 from pkdray.search.run import POOLS, Run, fixed_values, sampler_for
 from pkdray.search.space import suggest
@@ -178,7 +179,7 @@ def evaluation(metric: str, trial: int) -> dict[str, Any]:
             for seed, value in enumerate(values)
         ]  # fmt: skip
         return {
-            "label": label, "what": what, "method": "pkd", "trial": trial, "configuration": {},
+            "label": label, "what": what, "method": "pkd", "tnet": "none", "trial": trial, "configuration": {},
             "tuned": 3, "pairs": pairs,
             "values": values, "validation": values, "mean": float(np.mean(values)),
             "std": float(np.std(values, ddof=1)) if interval else None, "interval": interval,
@@ -188,12 +189,15 @@ def evaluation(metric: str, trial: int) -> dict[str, Any]:
         return {
             "method": "student", "against": against, "pairs": 3, "difference": difference,
             "interval": [difference - 0.05, difference + 0.05], "effect_size": 2.5, "wins": 3, "ties": 0,
-            "tests": {"wilcoxon": {"p": 0.25, "p_holm": 0.5}, "bootstrap": {"p": 0.00001, "p_holm": 0.00002}},
-            "verdict": verdict, "seeds_needed": None if verdict == "helped" else 12, "sentence": sentence,
+            "tests": {
+                "wilcoxon": {"p": 0.25, "p_holm": 0.5},
+                "bootstrap": {"p": 0.00001, "p_holm": 0.00002, "interval": [difference - 0.04, difference + 0.04]},
+            },
+            "verdict": verdict, "family": 2, "more_seeds": None if verdict == "helped" else 12, "sentence": sentence,
         }  # fmt: skip
 
     return {
-        "format": 2, "run": "tiny", "dataset": "tiny", "trial": trial, "metric": metric, "mode": "max",
+        "format": FORMAT, "run": "tiny", "dataset": "tiny", "trial": trial, "metric": metric, "mode": "max",
         "request": {"trial": trial, "seeds": [3, 4, 5], "folds": [None], "top": 1, "against": ["kl"],
                     "trials": [trial]},
         "confidence": 0.95, "seeds": [3, 4, 5], "folds": [None],
