@@ -260,7 +260,7 @@ def test_damaged_tables_are_told_and_the_rest_is_written(copied: Run, pkdray: Ca
 def test_commands_name_a_remote_run_by_its_uri_and_quote_what_a_shell_would_split(
     copied: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pkdray.mirrors.shown", lambda path: f"s3://bucket/my runs/{Path(path).name}")
+    monkeypatch.setattr("pkdray.mirrors.paths.uri_of", lambda path: f"s3://bucket/my runs/{Path(path).name}")
     (copied.path / "evaluation.json").unlink()
     lines = told(copied)[2]
     assert "pkdray evaluate 's3://bucket/my runs/tiny'" in lines
