@@ -41,6 +41,8 @@ class Contender:
 
     label: str
     candidates: Sequence[Candidate] = field(default_factory=list)
+    searched: tuple[int, int] | None = None
+    """Of a method's own trials: how many are complete, of how many that have ended."""
 
     @property
     def tuned(self) -> bool:
@@ -73,9 +75,15 @@ def other_method(run: Run, plan: Plan, ledger: Ledger, name: str, top: int) -> C
     """A method asked for: its best ``top`` trials; where none is complete its defaults, with a tuned learning rate."""
     own = [trial for trial in ranked(ledger, plan) if ledger_summary(trial).get("method") == name]
     if own:
-        return Contender(name, _best_trials(run, plan, ledger, own, top))
+        ended = sum(trial.state.is_finished() and _of_method(trial, name) for trial in ledger.trials())
+        return Contender(name, _best_trials(run, plan, ledger, own, top), (len(own), ended))
     overrides = {"method.name": name}
     return Contender(name, _tuned(plan, [("its defaults", overrides)], described(plan, overrides)))
+
+
+def _of_method(trial: Any, name: str) -> bool:
+    # A study that does not search the method has this one alone.
+    return bool(trial.params.get("method.name", name) == name)
 
 
 def check_methods(names: Iterable[str], plan: Plan) -> list[str]:

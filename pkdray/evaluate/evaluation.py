@@ -225,6 +225,7 @@ def evaluate_run(
             times=times["times"],
             top=request.top,
             finalists={key: len(row.candidates) for key, row in rows.items() if row.candidates[0].trial is not None},
+            searched={key: row.searched for key, row in rows.items() if row.searched is not None},
         ),
         "student": exported,
         "subgroups": groups,

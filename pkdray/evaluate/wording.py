@@ -12,6 +12,9 @@ from pkdray.evaluate.statistics import MOST_PAIRS, compare_pairs, contradicts, f
 from pkdray.training.metrics import METRICS
 from pkdray.training.plan import Plan
 
+FEW = 5
+"""With fewer complete trials than this, a method's row may be one odd configuration's."""
+
 
 def sentence(comparison: Mapping[str, Any], methods: Mapping[str, Any], metric: str, *, folds: int) -> str:
     """One comparison: helped, did not help, or not enough evidence and how many more seeds would settle it.
@@ -141,6 +144,7 @@ def notes(
     times: int,
     top: int,
     finalists: Mapping[str, int],
+    searched: Mapping[str, tuple[int, int]],
 ) -> list[str]:
     """What a reader of the numbers must bear in mind.
 
@@ -153,6 +157,7 @@ def notes(
         times: how often the test split was opened.
         top: among how many trials validation was to choose.
         finalists: student and methods with trials -> among how many it could.
+        searched: methods with trials -> how many are complete, of how many that have ended.
     """
     own = plan.config.dataset.fold
     said = []
@@ -191,6 +196,12 @@ def notes(
             f"Validation was to choose among the best {top} trials; fewer different ones are complete: "
             f"{', '.join(fewer)}."
         )
+    for name, (complete, ended) in searched.items():
+        if complete < FEW and complete < ended and name in methods:
+            said.append(
+                f"{name} is judged by {complete} complete trial{'' if complete == 1 else 's'} of {ended} (the others "
+                "were stopped early or failed): its row may tell more of that configuration than of the method."
+            )
     for name in same:
         said.append(f"{name} is no row of its own: its best trial is the student (trial {student['trial']}).")
     for name, row in methods.items():

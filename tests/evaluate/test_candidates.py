@@ -58,6 +58,9 @@ def test_a_searched_method_has_as_many_chances_as_the_student(finished: Any, top
     assert found.candidates == best_students(run, plan, ledger, top).candidates
     assert [one.trial for one in found.candidates] == [trial.number for trial in ranked(ledger, plan)][:top]
     assert not found.tuned
+    ended = [trial for trial in ledger.trials() if trial.state.is_finished()]
+    assert found.searched == (len(ranked(ledger, plan)), len(ended))
     never = other_method(run, plan, ledger, "pkd", top)
     assert never.tuned
+    assert never.searched is None
     assert {one.trial for one in never.candidates} == {None}

@@ -116,14 +116,33 @@ class TestNotes:
     def noted(self, small_dataset: Callable[..., Dataset], plan: Callable[..., Plan]) -> Callable[..., str]:
         dataset = small_dataset()
 
-        def say(own: int | None, folds: tuple[int | None, ...], top: int = 1, **finalists: int) -> str:
+        def say(
+            own: int | None,
+            folds: tuple[int | None, ...],
+            top: int = 1,
+            searched: dict[str, tuple[int, int]] | None = None,
+            **finalists: int,
+        ) -> str:
             methods = {
                 "lower_bound": row("supervised", [0.5, 0.6] * len(folds), folds=folds),
                 "student": row("pkd", [0.6, 0.7] * len(folds), folds=folds),
+                "kl": row("kl", [0.6, 0.7] * len(folds), folds=folds),
                 "teacher": row("", [0.9] * len(folds), folds=folds),
             }
             made = plan(dataset, {"dataset.fold": own} if own is not None else {})
-            return "\n".join(notes(made, dataset, methods, folds=folds, same=[], times=1, top=top, finalists=finalists))
+            return "\n".join(
+                notes(
+                    made,
+                    dataset,
+                    methods,
+                    folds=folds,
+                    same=[],
+                    times=1,
+                    top=top,
+                    finalists=finalists,
+                    searched=searched or {},
+                )
+            )
 
         return say
 
@@ -141,6 +160,16 @@ class TestNotes:
     ) -> None:
         assert said in noted(own, folds)
         assert ("The student in best/ has no test scores" in noted(own, folds)) == (own not in folds)
+
+    @pytest.mark.parametrize(("searched", "said"), [((1, 18), True), ((4, 5), True), ((5, 18), False), ((2, 2), False)])
+    def test_a_method_whose_trials_were_nearly_all_stopped_is_not_judged_by_the_rest_in_silence(
+        self, noted: Callable[..., str], searched: tuple[int, int], said: bool
+    ) -> None:
+        complete, ended = searched
+        told = noted(None, (None,), searched={"kl": searched, "absent": (1, 9)})
+        trials = "trial" if complete == 1 else "trials"
+        assert (f"kl is judged by {complete} complete {trials} of {ended} (" in told) == said
+        assert "absent" not in told
 
     @pytest.mark.parametrize(("own", "folds"), [(None, (None,)), (1, (1,))])
     def test_the_searched_one_alone_does_not(
