@@ -88,7 +88,9 @@ def _page(table: str, title: str, lines: Sequence[str]) -> str:
 
     said = "".join(f"<p>{escape(line)}</p>\n" for line in lines)
     style = "body{font:15px system-ui,sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .8em;"
-    style += "border-bottom:1px solid #8886;text-align:left}:root{color-scheme:light dark}"
+    # The table scrolls sideways: wide enough that a score and its interval take two lines.
+    style += "border-bottom:1px solid #8886;text-align:left;vertical-align:top}td:nth-child(n+6):nth-child(-n+8)"
+    style += "{min-width:11em}:root{color-scheme:light dark}"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
