@@ -64,7 +64,7 @@ def test_a_recording_is_answered_as_its_sample_in_the_dataset_was(
     ledger.complete(trial.number, 0.5, {"epochs": 1})
 
     write_best(run, plan, filmed, 0)
-    scored, _ = _exported(run, plan, filmed, 0)
+    scored, _ = _exported(run, plan, filmed, 0, tested=True)
     assert set(scored) == {"validation", "test"}
 
     def no_graphs(folder: Path, *_: object) -> None:

@@ -128,6 +128,8 @@ def push_as(source: Path, path: Path) -> Stamp:
 
     # In a thread, where no Ctrl-C falls: it would leave nothing in the place of what was there before.
     with ThreadPoolExecutor(1) as thread:
+        # The thread is there before it has work: one that a Ctrl-C meets while it starts would not be waited for.
+        thread.submit(int).result()
         return thread.submit(send).result()
 
 
