@@ -8,8 +8,10 @@ from typing import Any
 
 from pkdray.doctor import facts, storage
 from pkdray.doctor.checks import NodeFacts
+from pkdray.mirrors import s3
 
 _SECONDS = 240.0
+_SENT = (facts, storage, s3)
 
 
 def cluster_facts(root: str | None, mark: str) -> tuple[list[NodeFacts], dict[str, str]]:
@@ -84,7 +86,7 @@ def _everywhere(
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     # By value, so that a node without pkdray, or with another one, answers too.
-    for module in (facts, storage):
+    for module in _SENT:
         cloudpickle.register_pickle_by_value(module)
     try:
         # No CPU is asked for: a busy node answers, and so does a head on which nothing may be trained.
@@ -96,7 +98,7 @@ def _everywhere(
             for node, one in zip(nodes, arguments, strict=True)
         }
     finally:
-        for module in (facts, storage):
+        for module in _SENT:
             cloudpickle.unregister_pickle_by_value(module)
     ready, late = ray.wait(list(references), num_returns=len(references), timeout=_SECONDS)
     said: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Is the storage there, from every node, and how fast? The one place of the doctor that touches it.
 
-Sent to every node as it is, so it imports nothing of pkdray.
+Sent to every node as it is, so of pkdray it imports only what is sent with it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pkdray.mirrors.s3 import s3_file_system
+
 SMALL = 1 << 10
 LARGE = 16 << 20
 _SECONDS = 20
-_CONNECT_SECONDS, _ATTEMPTS = 5, 3
 
 
 def probe(root: str, name: str, expected: str | None = None) -> dict[str, Any]:
@@ -74,27 +75,11 @@ def _open(root: str) -> tuple[Any, str]:
     scheme, _, rest = root.partition("://")
     # Options in the URI are for pyarrow to read, which then waits for minutes where nothing answers.
     if scheme == "s3" and "?" not in rest:
-        return _s3(rest.partition("/")[0]), rest.rstrip("/")
+        return s3_file_system(rest.partition("/")[0], _SECONDS), rest.rstrip("/")
     if "://" in root:
         system, folder = fs.FileSystem.from_uri(_limited(root))
         return system, folder.rstrip("/")
     return fs.LocalFileSystem(), str(Path(root).expanduser().absolute())
-
-
-def _s3(bucket: str) -> Any:
-    from pyarrow import fs
-
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None:
-        region = "us-east-1" if endpoint else fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(
-        region=region,
-        endpoint_override=endpoint or None,
-        connect_timeout=_CONNECT_SECONDS,
-        request_timeout=_SECONDS,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    )
 
 
 def _limited(uri: str) -> str:

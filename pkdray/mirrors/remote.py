@@ -12,10 +12,11 @@ from typing import IO, Any, NamedTuple
 
 from pkdray.errors import StorageError
 from pkdray.mirrors.paths import uri_of
+from pkdray.mirrors.s3 import ATTEMPTS, CONNECT_SECONDS, s3_file_system
 
-CONNECT_SECONDS, REQUEST_SECONDS, ATTEMPTS = 5, 60, 3
-"""How long one attempt waits for a connection and for an answer, and how many there are: a wrong address is told
-within about 20 seconds, a server that restarts is survived."""
+REQUEST_SECONDS = 60
+"""How long one attempt waits for an answer: a server that restarts is survived. A wrong address is told within about 20
+seconds."""
 _BLOCK = 8 << 20
 _SETTINGS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE")
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -95,30 +96,11 @@ def _opened(scheme: str, bucket: str, _settings: tuple[str, ...]) -> Any:
     if scheme == "file":
         return fs.LocalFileSystem()
     with told(f"{scheme}://{bucket}", "open"):
-        system = _s3(bucket) if scheme == "s3" else _gs()
+        system = s3_file_system(bucket, REQUEST_SECONDS) if scheme == "s3" else _gs()
         # A listing of a bucket that is not there is empty, as one of a folder is.
         if system.get_file_info(bucket).type == fs.FileType.NotFound:
             raise OSError("NO_SUCH_BUCKET")
     return system
-
-
-def _s3(bucket: str) -> Any:
-    from pyarrow import fs
-
-    # AWS_ENDPOINT_URL is read by `from_uri`, which knows no timeouts; without them a wrong address hangs for minutes.
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None:
-        region = "us-east-1" if endpoint else fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(
-        region=region,
-        endpoint_override=endpoint or None,
-        connect_timeout=CONNECT_SECONDS,
-        request_timeout=REQUEST_SECONDS,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        # A small file is then one request, and there for others as one.
-        allow_delayed_open=True,
-    )
 
 
 def _gs() -> Any:
