@@ -11,7 +11,7 @@ sweep of talkative trials and one of short ones. nodes: ray.cluster_utils.Cluste
 Caveats. CPU seconds are of the driver's process, its threads included, and are what to compare: seconds by the wall
 grow with whatever else the machine does. Nodes on one machine have no network between them.
 
-Rerun, from the top of the checkout (a quarter of an hour on two idle cores; --quick: two minutes):
+Rerun, from the top of the checkout (two minutes on two idle cores; --quick: to see that it runs):
 
     .venv/bin/python -m benchmarks.bench_scaling --json scaling.json
 """

@@ -15,8 +15,10 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     from pkdray.cli import app
+    from pkdray.interrupts import heed
     from pkdray.secrets import guard
 
+    heed()
     try:
         guard(os.environ)
         app(arguments)

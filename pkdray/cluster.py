@@ -87,7 +87,7 @@ def _free_orphans() -> None:
 
     try:
         free_orphans()
-    except (RayError, RuntimeError, OSError, AttributeError):
+    except (RayError, RuntimeError, OSError, ImportError, AttributeError, LookupError, TypeError, ValueError):
         # A cluster that is going down, which is told by what waits for it; or a Ray whose tables are read otherwise.
         logger.debug("what killed jobs hold could not be looked for", exc_info=True)
 

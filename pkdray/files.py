@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,14 +64,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # The suffix stays last: several writers (pandas, onnx) choose the format by it.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.tmp-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.stem}.tmp-{uuid.uuid4().hex[:12]}{path.suffix}")
+        # Made here: some writers tell of a folder that cannot be written in words of their own.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             write(temporary)
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             temporary.replace(path)

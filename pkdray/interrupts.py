@@ -14,6 +14,17 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+def heed() -> None:
+    """Have this process interrupted by Ctrl-C's signal also where whoever started it had it ignored.
+
+    A shell script has what it puts in the background (``pkdray evaluate ... &``) ignore it. There `kill`, and a run
+    that is taken over by another machine, would end nothing outside of `noticed` either: both interrupt with that
+    signal. Call it in the main thread.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
     """Take SIGTERM, by which a cluster ends a process, for a Ctrl-C: what is running is kept, and the user told so.

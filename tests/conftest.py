@@ -22,6 +22,7 @@ from hypothesis import settings
 from s3 import Server, serving
 
 from pkdray.data.dataset import Dataset, DatasetInfo, Modality, write_dataset
+from pkdray.interrupts import heed
 
 if TYPE_CHECKING:
     from pkdray.training.plan import Plan
@@ -49,6 +50,11 @@ SMALL: dict[str, Any] = {
     "method": {"name": "pkdot", "top_k": 5},
     "training": {"epochs": 3, "batch_size": 16, "learning_rate": 0.02},
 }
+
+
+def pytest_configure() -> None:
+    # In the background of a script the tests of Ctrl-C would wait for ever.
+    heed()
 
 
 @pytest.hookimpl(optionalhook=True)

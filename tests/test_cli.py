@@ -232,12 +232,33 @@ def test_a_run_is_shown_for_people_and_for_scripts(pkdray, run: Run) -> None:
     assert "pkdray resume runs/first" in said.out
 
 
-def test_show_says_when_an_evaluation_is_overtaken(pkdray, run: Run) -> None:
+def test_show_names_the_command_that_repeats_failed_trials_and_says_which_were(pkdray, run: Run) -> None:
+    ledger = run.ledger()
+    for number in (4, 5):
+        ledger.ask(sampler_for(run.config))
+        ledger.prune(number)
+    assert "pkdray resume runs/first --retry-failed\n" in pkdray("show", "first").out
+    ledger.retry_failed()
+    ledger.ask(sampler_for(run.config))
+    ledger.prune(6)
+    shown = pkdray("show", "first").out
+    assert "(2 complete, 4 pruned, 0 failed)" in shown
+    assert "Trial 2 failed: The training loss became nan in epoch 2. (repeated as trial 6)" in shown
+    assert "--retry-failed" not in shown
+    assert json.loads(pkdray("show", "first", "--json").out)["retries"] == {"2": 6}
+
+
+def prune_the_rest(run: Run) -> None:
+    """Finish its two open trials without a result."""
     ledger = run.ledger()
     for _ in range(2):
         trial = ledger.ask(sampler_for(run.config))
         suggest(run.config.search.space, trial, fixed_values(run.config))
         ledger.prune(trial.number)
+
+
+def test_show_says_when_an_evaluation_is_overtaken_or_of_an_older_pkdray(pkdray, run: Run) -> None:
+    prune_the_rest(run)
     said = {
         "format": FORMAT,
         "trial": 3,
@@ -254,11 +275,33 @@ def test_show_says_when_an_evaluation_is_overtaken(pkdray, run: Run) -> None:
     said["request"] = {"trial": 0}
     said["trial"] = 0
     (run.path / "evaluation.json").write_text(json.dumps(said))
+    asked = {"trial": 0, "seeds": [3, 4], "folds": [0, 2], "top": 1, "against": ["kl", "pkd"]}
+    opened = {"openings": [{"at": "2026-01-02", "request": asked}]}
+    (run.path / "test_opened.json").write_text(json.dumps(opened))
     why = "The evaluation is of trial 0; since then trial 3 has become the best."
     assert json.loads(pkdray("show", "first", "--json").out)["overtaken"] == why
     shown = pkdray("show", "first").out
     assert shown.index(why) < shown.index("What it said of trial 0:") < shown.index("Distillation helped.")
-    assert "pkdray evaluate runs/first --reopen" in shown
+    assert "pkdray evaluate runs/first --seeds 2 --folds 0,2 --against kl,pkd --reopen\n" in shown
+
+    (run.path / "evaluation.json").write_text(json.dumps({**said, "format": FORMAT - 1}))
+    older = json.loads(pkdray("show", "first", "--json").out)
+    assert (older["evaluation"], older["evaluated_by_older"], older["overtaken"]) == (None, True, None)
+    shown = pkdray("show", "first").out
+    assert "An older pkdray evaluated it, whose numbers are not shown; evaluate it again." in shown
+    assert "pkdray evaluate runs/first --seeds 2 --folds 0,2 --against kl,pkd --reopen\n" in shown
+
+
+def test_show_hides_nothing_else_when_a_record_of_the_evaluation_is_damaged(pkdray, run: Run) -> None:
+    prune_the_rest(run)
+    for name in ("evaluation.json", "test_opened.json"):
+        (run.path / name).write_text("{")
+    said = pkdray("show", "first")
+    assert said.code == 0
+    assert "Best trials by validation accuracy" in said.out
+    assert "pkdray evaluate runs/first\n" in said.out
+    assert "evaluation.json is damaged." in said.err
+    assert "test_opened.json is damaged." in said.err
 
 
 def test_a_run_that_is_being_swept_cannot_be_resumed_or_evaluated_beside(pkdray, run: Run) -> None:

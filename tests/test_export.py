@@ -312,15 +312,22 @@ def test_the_card_names_the_worst_and_the_best_group(run: Run, tmp_path: Path):
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
-    "old", [{"trial": 0, "seeds": [0, 1], "comparison": {}}, {"format": 1}, EVALUATION | {"format": 2}]
+    ("old", "how"),
+    [
+        ({"trial": 0, "seeds": [0, 1], "comparison": {}}, " --reopen` evaluates it anew, on data that are no longer"),
+        ({"format": 1}, " --reopen` evaluates it anew, on data that are no longer"),
+        (EVALUATION | {"format": 2}, "` goes on with the request that it was opened for"),
+    ],
 )
-def test_an_evaluation_of_an_older_format_is_no_evaluation_and_no_fault(run: Run, tmp_path: Path, old: dict[str, Any]):
+def test_an_evaluation_of_an_older_format_is_no_evaluation_and_no_fault(
+    run: Run, tmp_path: Path, old: dict[str, Any], how: str
+):
     student_test = {"student": {"test": {"accuracy": 0.9}}}
     (run.path / "evaluation.json").write_text(json.dumps(old | student_test), encoding="utf-8")
     dest = export_student(run, tmp_path / "student")
     card = (dest / "README.md").read_text(encoding="utf-8")
     assert "**The test split was opened by an older pkdray, whose results this one does not read.**" in card
-    assert f"`pkdray evaluate {run.path}` goes on with the request that it was opened for" in card
+    assert f"`pkdray evaluate {run.path}{how}" in card
     assert "0.9000" not in card
     assert "test" not in json.loads((dest / "metrics.json").read_text(encoding="utf-8"))
 

@@ -189,6 +189,7 @@ def test_biovid_with_a_frozen_backbone(pkdray: Callable[..., Said], tmp_path: Pa
         assert answers["p_PA4"][2] == pytest.approx(known[video.stem], abs=1e-4)
 
 
+@pytest.mark.cluster
 def test_affwild2_in_windows_of_clips(pkdray: Callable[..., Said], tmp_path: Path) -> None:
     videos = [
         replicas.AffVideo("video1", "Train_Set", 97, invalid=(64,), faceless=(3, 4, 36)),

@@ -9,7 +9,7 @@ import weakref
 
 import pytest
 
-from pkdray.interrupts import noticed, terminated_like_interrupted
+from pkdray.interrupts import heed, noticed, terminated_like_interrupted
 
 
 class Thing:
@@ -61,6 +61,22 @@ def test_sigterm_is_a_ctrl_c_within_the_block_alone() -> None:
     with pytest.raises(KeyboardInterrupt):
         check()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_a_script_had_ignored_interrupts_again_and_a_handler_stays() -> None:
+    def handler(*_: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        heed()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGINT, handler)
+        heed()
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_thread_that_gets_no_signals_may_use_it_too() -> None:

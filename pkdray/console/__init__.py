@@ -83,7 +83,7 @@ class Console:
                 yield meter
         else:
             self.say(what)
-            yield Meter(self, None)
+            yield Meter(self, None, said=what)
 
     def _rich(self, *, stderr: bool) -> RichConsole:
         from rich.console import Console as RichConsole
@@ -98,10 +98,10 @@ class Console:
 class Meter:
     """Shows where a step stands."""
 
-    def __init__(self, console: Console, screen: Live | None) -> None:
+    def __init__(self, console: Console, screen: Live | None, said: str = "") -> None:
         self._console = console
         self._screen = screen
-        self._last: tuple[float, str] = (float("-inf"), "")
+        self._last: tuple[float, str] = (float("-inf"), said)
 
     def show(self, text: str) -> None:
         """Replace the line; off a terminal, print it unless one was printed a moment ago."""

@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 
 from pkdray import mirrors
 from pkdray.diagnostics.cost_table import architecture_cost
-from pkdray.diagnostics.evaluations import evaluation_of
 from pkdray.errors import CheckpointError
-from pkdray.evaluate import against_bound
+from pkdray.evaluate import against_bound, as_then, evaluation_of
 from pkdray.evaluate.statistics import compare_pairs, correct_for_several, more_seeds
 from pkdray.evaluate.wording import change, evidence
 from pkdray.search.ledger import summary
@@ -98,7 +97,7 @@ def summarise(run: Run, name: str | None = None) -> RunSummary:
         validation=trial.value if trial is not None else None,
         parameters=cost[0],
         macs=cost[1],
-        outdated=f"pkdray evaluate {mirrors.typed(run.path)}" if evaluation == {} else None,
+        outdated=" ".join(["pkdray evaluate", mirrors.typed(run.path), *as_then(run)]) if evaluation == {} else None,
         folds=tuple(said.get("folds") or ()),
         seeds=tuple(said.get("seeds") or ()),
         methods=said.get("methods"),
@@ -318,7 +317,7 @@ def remarks(runs: Sequence[RunSummary]) -> list[str]:
         if run.outdated:
             lines.append(
                 f"Evaluated by an older pkdray, whose numbers are not shown: {run.name}. What is trained is kept; "
-                f"evaluate it again as then: {run.outdated}"
+                f"evaluate it again: {run.outdated}"
             )
     tested = [run.fingerprint for run in runs if run.methods]
     if len(set(tested)) < len(tested):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,12 +10,11 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 from pkdray.config import Config
-from pkdray.diagnostics.evaluations import evaluation_of
 from pkdray.diagnostics.trials import complete_trial
 from pkdray.errors import RunError
+from pkdray.evaluate import evaluation_of
 from pkdray.evaluate.candidates import BARE
 from pkdray.models.backbones import align_frames
 from pkdray.models.cost import Cost, cost
@@ -148,6 +148,10 @@ def _sample(plan: Plan, modalities: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _latency(forward: Callable[[], object]) -> float:
+    # It imports what builds extensions, which warns where there are CUDA's tools and no GPU: no matter here.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer
+
     with torch.inference_mode():
         timer = Timer("forward()", globals={"forward": forward}, num_threads=1)
         return float(timer.blocked_autorange(min_run_time=_SECONDS).median) * 1000

@@ -249,6 +249,18 @@ def read_evaluation(run: Run) -> dict[str, Any] | None:
     return found if found is not None and found.get("format") == FORMAT else None
 
 
+def evaluation_of(run: Run) -> dict[str, Any] | None:
+    """What `read_evaluation` finds, and nothing (``{}``) where an older pkdray wrote another format.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    found = read_evaluation(run)
+    if found is not None:
+        return found
+    return {} if (run.path / EVALUATION).exists() else None
+
+
 def student_trial(run: Run) -> int | None:
     """The trial whose student is to be taken home: the evaluation's choice, else the best of the search.
 

@@ -11,7 +11,7 @@ import yaml
 
 from pkdray import mirrors
 from pkdray.diagnostics.cost_table import architecture_cost
-from pkdray.evaluate import FORMAT, openings
+from pkdray.evaluate import FORMAT, as_then, openings
 from pkdray.evaluate.wording import change, change_between, lower_is_better
 from pkdray.export.graphs import ONNX, TORCH
 from pkdray.training.bundles import METRICS, MODEL, PREPROCESSING, StudentInfo
@@ -101,8 +101,13 @@ def _untold(info: StudentInfo, run: Run | None, evaluation: Mapping[str, Any] | 
             f"**The test split has not been opened for this student yet.** {command} opens it and compares the "
             "student with its bounds; until then nobody knows how well it does on unseen data."
         )
-    again = f"{command} goes on with the request that it was opened for; any other takes `--reopen`, on data that are "
-    again += "no longer unseen."
+    options = as_then(run) if run is not None else []
+    again = f"`{' '.join(['pkdray evaluate', where, *options])}` "
+    if "--reopen" not in options:
+        again += "goes on with the request that it was opened for; any other takes `--reopen`, "
+    else:
+        again += "evaluates it anew, "
+    again += "on data that are no longer unseen."
     if evaluation is None:
         return f"**The test split was opened for this run, but its evaluation did not end or was moved away.** {again}"
     if evaluation.get("format") != FORMAT:

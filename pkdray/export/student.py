@@ -13,9 +13,8 @@ from typing import Any
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.diagnostics import negative_transfer
 from pkdray.diagnostics.cost_table import architecture_latency
-from pkdray.diagnostics.evaluations import evaluation_of
 from pkdray.errors import CheckpointError, DatasetError, PkdrayError, RunError, StorageError
-from pkdray.evaluate import student_trial, until_complete
+from pkdray.evaluate import evaluation_of, student_trial, until_complete
 from pkdray.export.card import model_card
 from pkdray.export.graphs import ONNX, TORCH, write_graphs
 from pkdray.files import storage_errors, sync_folder, write_json, write_text

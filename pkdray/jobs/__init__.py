@@ -5,7 +5,7 @@ Pure: what the YAML says (`config`), the command line and environment that it be
 """
 
 from pkdray.jobs.address import dashboard_address
-from pkdray.jobs.command import arguments, entrypoint, environment, job_id, submission
+from pkdray.jobs.command import arguments, entrypoint, environment, job_id, resuming, submission
 from pkdray.jobs.config import FIELDS, Job, JobResources, build_job, load_job
 from pkdray.jobs.package import check_size, files_to_send, study_name, write_package
 
@@ -22,6 +22,7 @@ __all__ = [
     "files_to_send",
     "job_id",
     "load_job",
+    "resuming",
     "study_name",
     "submission",
     "write_package",

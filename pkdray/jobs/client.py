@@ -171,6 +171,7 @@ def _plain(job: Any) -> dict[str, Any]:
         "storage": about.get("storage"),
         "student": about.get("student"),
         "again": about.get("again"),
+        "resume": about.get("resume"),
         "status": str(job.status),
         "message": job.message,
         "exit_code": job.driver_exit_code,

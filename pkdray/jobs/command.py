@@ -15,6 +15,8 @@ from pkdray.secrets import SECRETS
 
 STUDENT = "student"
 """The folder of a run that its student goes to where the job names no other."""
+_SURROUNDINGS = ("working_dir", "python", "stop_seconds", "resources", "env", "secrets")
+"""The fields of what a job runs in."""
 
 
 def arguments(job: Job, study: str | None = None) -> list[str]:
@@ -109,6 +111,27 @@ def submission(job: Job, study: str | None, package: Path | None, now: datetime)
         "entrypoint_num_gpus": resources.entrypoint_gpus or None,
         "entrypoint_memory": resources.entrypoint_memory or None,
     }
+
+
+def resuming(job: Job) -> str:
+    """What to type to go on with a sweep that was killed: the ready job ``resume``, in the surroundings of the sweep's.
+
+    Example:
+        >>> from pkdray.jobs.config import build_job
+        >>> job = {"name": "j", "step": "sweep", "space": "mfeat_pkd", "run": "mine", "storage": "s3://bucket/runs"}
+        >>> resuming(build_job({**job, "python": "/opt/bin/python"}))
+        'pkdray submit resume --set run=mine --set storage=s3://bucket/runs --set python=/opt/bin/python'
+    """
+    said = job.model_dump(exclude_defaults=True)
+    values: dict[str, Any] = {}
+    for field in ("run", "storage", *_SURROUNDINGS):
+        value = said.get(field)
+        values |= {f"{field}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {field: value}
+    words = [
+        f"{name}={value if _plain(value) else json.dumps(value)}" for name, value in values.items() if value is not None
+    ]
+    # Quoted as a whole: bash would make `~` behind an equals sign the home of this machine's user.
+    return " ".join(["pkdray submit resume", *(f"--set {shlex.quote(word)}" for word in words)])
 
 
 def job_id(name: str, now: datetime) -> str:

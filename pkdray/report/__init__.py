@@ -29,6 +29,7 @@ class Written:
         left_out: what was left out -> why.
         evaluated: whether there is an evaluation.
         overtaken: why that is not of the best trial any more; None where it is.
+        as_then: the options of ``pkdray evaluate`` for which the test split was opened.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Written:
     left_out: dict[str, str]
     evaluated: bool
     overtaken: str | None
+    as_then: list[str]
 
 
 def sections(facts: Facts) -> list[Section]:
@@ -80,4 +82,5 @@ def write_report(run: Run, path: Path | None = None, say: Callable[[str], None] 
         {one.title: one.why for part in parts for one in part.missing},
         facts.evaluation is not None,
         facts.overtaken,
+        facts.as_then,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from pkdray.report.theme import BLUE, INK, MUTED, ORANGE, legible, scale
 from pkdray.report.thinning import drawn, evenly, thinned
 
 _MOST_POINTS, _MOST_STEPS, _MOST_WRITTEN = 2000, 500, 25
+_UNTESTED = "The student's own test split was none of those that the evaluation was asked for."
 _TITLES = {"val": "validation", "test": "test"}
 
 
@@ -134,7 +136,8 @@ def confusion_figure(counts: np.ndarray, names: Sequence[str]) -> go.Figure:
         hovertemplate="%{y} taken for %{x}: %{customdata} (%{z:.1f} %)<extra></extra>",
         showscale=False,
     )
-    figure.update_xaxes(title="answer", type="category", showgrid=False, constrain="domain")
+    # Names that lean reach beyond the side; how many are written does not change with the room.
+    figure.update_xaxes(title="answer", type="category", showgrid=False, constrain="domain", automargin=True)
     figure.update_yaxes(
         title="truth", type="category", showgrid=False, autorange="reversed", scaleanchor="x", constrain="domain"
     )
@@ -284,11 +287,13 @@ def _no_test(facts: Facts) -> Missing:
     """Why there are no answers on test, which only an evaluation writes."""
     if facts.overtaken is not None:
         why = f"{facts.overtaken} {facts.opened}"
-        return Missing("Answers on test", why, facts.command("evaluate", "--reopen"))
+        return Missing("Answers on test", why, facts.command("evaluate", *facts.as_then))
+    if facts.evaluation is not None and _untested(facts.evaluation):
+        return Missing("Answers on test", _UNTESTED)
     if facts.evaluation is not None:
         # They go when best/ is made anew, and come back only with another opening.
         return Missing("Answers on test", f"{facts.opened} Its answers are not in best/ any more.")
-    return Missing("Answers on test", facts.opened, facts.command("evaluate"))
+    return Missing("Answers on test", facts.opened, facts.command("evaluate", *facts.as_then))
 
 
 def _subgroups(facts: Facts) -> list[Block]:
@@ -304,4 +309,9 @@ def _subgroups(facts: Facts) -> list[Block]:
             if facts.overtaken is not None:
                 says += f" {facts.overtaken}"
             blocks.append(Table(f"By {kind}", says, [kind, "samples", *others], rows))
-    return blocks or [Missing("Subgroups", "The evaluation found no groups to tell apart.")]
+    none = _UNTESTED if _untested(facts.evaluation) else "The evaluation found no groups to tell apart."
+    return blocks or [Missing("Subgroups", none)]
+
+
+def _untested(evaluation: Mapping[str, Any]) -> bool:
+    return (evaluation.get("student") or {}).get("test") is None

@@ -30,7 +30,7 @@ def _blocks(facts: Facts) -> list[Block]:
     blocks: list[Block] = []
     if facts.overtaken is not None:
         says = f"{facts.overtaken} What follows is of trial {evaluation['trial']} alone."
-        blocks.append(Text(says, facts.command("evaluate", "--reopen"), kind="note"))
+        blocks.append(Text(says, facts.command("evaluate", *facts.as_then), kind="note"))
     if len(facts.openings) > evaluation["test_opened"]["times"]:
         blocks.append(
             Text("The test split was opened again after this evaluation, and no other one came of it.", kind="note")
@@ -60,10 +60,11 @@ def not_evaluated(facts: Facts) -> Missing:
     if facts.openings and not facts.why("evaluation"):
         why.append(
             "No evaluation of it can be read: scoring was interrupted, evaluation.json was moved away, or an older "
-            "pkdray wrote it. The same request as then is not counted again."
+            "pkdray wrote it."
+            + ("" if "--reopen" in facts.as_then else " The same request as then is not counted again.")
         )
     why.append("The numbers below are of validation, on which the search chose.")
-    return Missing("Not evaluated", " ".join(filter(None, why)), facts.command("evaluate"))
+    return Missing("Not evaluated", " ".join(filter(None, why)), facts.command("evaluate", *facts.as_then))
 
 
 def intervals(evaluation: Mapping[str, Any]) -> go.Figure:

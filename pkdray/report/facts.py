@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pkdray import mirrors
 from pkdray.data.dataset import Dataset
 from pkdray.errors import PkdrayError, RunError
-from pkdray.evaluate import openings, overtaken, read_evaluation
+from pkdray.evaluate import as_then, openings, overtaken, read_evaluation
 from pkdray.search.ledger import Counts, summary
 from pkdray.search.results import PREDICTIONS
 from pkdray.search.run import Run, fixed_values
@@ -49,6 +49,7 @@ class Facts:
         evaluation: evaluation.json; None where there is none.
         overtaken: why the evaluation is not of the best trial any more; None where it is, or where there is none.
         openings: when the test split was opened, and for what.
+        as_then: the options of ``pkdray evaluate`` that ask for the same again.
         dataset, plan, pool: what the run was made with, its plan, and pool.yaml; None where they cannot be read.
         predictions: split -> the best student's answers.
         curves: number -> curves.parquet of the best trials.
@@ -65,6 +66,7 @@ class Facts:
     evaluation: dict[str, Any] | None = None
     overtaken: str | None = None
     openings: list[dict[str, Any]] = field(default_factory=list)
+    as_then: list[str] = field(default_factory=list)
     dataset: Dataset | None = None
     plan: Plan | None = None
     pool: dict[str, Any] | None = None
@@ -156,6 +158,7 @@ def gather(run: Run, say: Callable[[str], None] = lambda _: None) -> Facts:
         evaluation=evaluation,
         overtaken=why,
         openings=reader.read("openings", lambda: openings(run)) or [],
+        as_then=reader.read("as_then", lambda: as_then(run)) or [],
         dataset=dataset,
         plan=plan,
         pool=pool,

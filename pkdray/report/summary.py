@@ -18,10 +18,11 @@ def section(facts: Facts) -> Section:
     blocks: list[Block] = [Text(verdict(facts), kind="verdict")]
     if facts.overtaken is not None and facts.evaluation is not None:
         said = f"{facts.overtaken} Of trial {facts.evaluation['trial']} it said: {_answer(facts.evaluation)}"
-        blocks.append(Text(said, facts.command("evaluate", "--reopen")))
+        blocks.append(Text(said, facts.command("evaluate", *facts.as_then)))
     elif facts.evaluation is None and facts.best is not None:
         known = facts.why("evaluation") or (facts.opened if facts.openings else "")
-        blocks.append(Text(known or "Open the test split when the search is done:", facts.command("evaluate")))
+        known = known or "Open the test split when the search is done:"
+        blocks.append(Text(known, facts.command("evaluate", *facts.as_then)))
     found = places(facts)
     if len(found) > 1:
         blocks.append(Plots("", _says(facts, found), [Plot(between_bounds(found, facts.metric), height=170)]))

@@ -98,7 +98,7 @@ def gates(groups: Sequence[str], shares: Sequence[float]) -> go.Figure:
     )
     figure.update_layout(barmode="overlay")
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], type="category")
-    figure.update_xaxes(title="rows whose gate was open, %", range=[0, 100])
+    figure.update_xaxes(title="open, % of rows", range=[0, 100])
     return figure
 
 

@@ -105,7 +105,6 @@ def _template() -> go.layout.Template:
         "ticks": "outside",
         "ticklen": 5,
         "tickcolor": PAPER,
-        "automargin": True,
         "title": {"standoff": 10, "font": {"size": 13, "color": MUTED}},
     }
     bar = {"outlinewidth": 0, "thickness": 12, "tickcolor": FAINT}
@@ -117,8 +116,10 @@ def _template() -> go.layout.Template:
             "colorway": list(COLOURS),
             "colorscale": {"sequential": scale()},
             "coloraxis": {"colorbar": bar},
-            "xaxis": axis,
-            "yaxis": axis,
+            # Each makes room beside itself alone. If the last label of x made the figure narrower, that could thin the
+            # labels out, which would widen it again: plotly gives up after some rounds of this, and says so.
+            "xaxis": {**axis, "automargin": "height"},
+            "yaxis": {**axis, "automargin": "width"},
             "margin": {"l": 12, "r": 16, "t": 16, "b": 12},
             "legend": {
                 "orientation": "h",

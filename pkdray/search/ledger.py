@@ -198,8 +198,8 @@ class Ledger:
                 self._study.enqueue_trial(trial.params, user_attrs={_RETRY_OF: trial.number})
         return len(failed)
 
-    def expect(self, number: int, parameters: Mapping[str, Any]) -> None:
-        """Have a trial proposed with these parameters, of which an older copy of the study knows less or nothing.
+    def expect(self, number: int, proposal: Mapping[str, Any]) -> None:
+        """Have a trial proposed as `proposal` said, of which an older copy of the study knows less or nothing.
 
         Rows that are missing below it are planned as well, each to be proposed by the sampler.
         """
@@ -207,7 +207,9 @@ class Ledger:
             for _ in range(number + 1 - len(self.trials())):
                 self._study.enqueue_trial({})
             # What Optuna's own enqueue_trial writes; that always makes a new row.
-            self._storage.set_trial_system_attr(self._id(number), "fixed_params", dict(parameters))
+            self._storage.set_trial_system_attr(self._id(number), "fixed_params", dict(proposal["parameters"]))
+            if proposal["retry_of"] is not None:
+                self._storage.set_trial_user_attr(self._id(number), _RETRY_OF, proposal["retry_of"])
 
     def _summarise(self, number: int, summary: Mapping[str, Any] | None) -> None:
         if summary is not None:
@@ -261,6 +263,11 @@ def summary(trial: FrozenTrial) -> dict[str, Any]:
     A key may be missing: a trial whose process died before its first epoch told nothing.
     """
     return trial.user_attrs.get(_SUMMARY, {})
+
+
+def proposal(trial: Trial) -> dict[str, Any]:
+    """What a started trial is, for `Ledger.expect`: its ``parameters``, and ``retry_of``, the failed one it repeats."""
+    return {"parameters": trial.params, "retry_of": trial.user_attrs.get(_RETRY_OF)}
 
 
 def retry_of(trial: FrozenTrial) -> int | None:

@@ -15,7 +15,7 @@ from pkdray.config import Config
 from pkdray.data.dataset import Dataset
 from pkdray.embeddings import Rows
 from pkdray.errors import CheckpointError, RunError
-from pkdray.files import checksum, write_atomic
+from pkdray.files import checksum, write_atomic, write_json
 from pkdray.models.networks import Student
 from pkdray.search.ledger import Ledger, reason, retry_of, summary
 from pkdray.search.run import Run, fixed_values
@@ -93,12 +93,13 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int, ledger: Ledg
 
     The folder is built aside and swapped in, so that ``best/`` is never a mixture of two trials.
     """
-    if _is_student_of(run.best, number):
-        return
     ledger = ledger or run.ledger()
+    leader = ledger.best()
+    if _is_student_of(run.best, number):
+        _chosen_when(run.best, leader.number if leader is not None else None)
+        return
     config = plan.trial_config(trial_overrides(run, ledger, number))
     student, meta = load_student(run, plan, config, number)
-    leader = ledger.best()
     build = run.path / ".best"
     shutil.rmtree(build, ignore_errors=True)
     metrics = {
@@ -118,6 +119,17 @@ def write_best(run: Run, plan: Plan, dataset: Dataset, number: int, ledger: Ledg
     # Or what this one lacks, as answers on the test split, would come back from there.
     mirrors.remove(run.best)
     build.rename(run.best)
+
+
+def _chosen_when(folder: Path, best: int | None) -> None:
+    """Note in the student's metrics.json which trial is the search's best by now."""
+    try:
+        said = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        # `_chosen_beside` takes a student whose file says nothing for one that nobody chose.
+        return
+    if said.get(BEST_OF_SEARCH) != best:
+        write_json(folder / METRICS, {**said, BEST_OF_SEARCH: best})
 
 
 def _chosen_beside(folder: Path, best: int) -> bool:

@@ -22,7 +22,7 @@ from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, StorageError
 from pkdray.files import write_text
 from pkdray.resources import Resources
-from pkdray.search.adopting import adopt, write_proposal
+from pkdray.search.adopting import take_up, write_proposal
 from pkdray.search.ledger import Ledger
 from pkdray.search.monitor import Monitor, OnProgress, Progress
 from pkdray.search.results import write_results
@@ -54,8 +54,7 @@ def sweep(run: Run, plan: Plan, dataset: Dataset, pool: Pool, on_progress: OnPro
         PkdrayError: the pool is damaged, a folder cannot be written.
     """
     ledger = run.ledger()
-    ledger.release()
-    adopt(run.path, ledger)
+    take_up(run.path, ledger)
     monitor = Monitor(run, plan, ledger, on_progress)
     try:
         _sweep(run, plan, dataset, pool, ledger, monitor)
@@ -184,7 +183,7 @@ def _tune_trial(
 
     worst = float("-inf") if plan.metric.mode == "max" else float("inf")
     try:
-        write_proposal(folder, json.loads(config["parameters"]))
+        write_proposal(folder, json.loads(config["proposal"]))
         summary = _train(plan, json.loads(config["overrides"]), shared, folder, tnets, frozen, report)
     except StorageError as error:
         # Every trial would fail the same way: keep them for a resume instead.

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 
 from pkdray.config import AshaConfig, Config
 from pkdray.errors import StorageError
-from pkdray.search.ledger import Ledger
+from pkdray.search.ledger import Ledger, proposal
 from pkdray.search.ledger import summary as ledger_summary
 from pkdray.search.reports import ENTRY, EPOCH, FAILED, HALT, PROCESS_DIED, SUMMARY, VALUE, has_ended
 from pkdray.search.run import fixed_values, sampler_for
@@ -63,7 +63,7 @@ class LedgerSearcher(Searcher):
         return {
             "number": trial.number,
             "overrides": json.dumps(overrides, sort_keys=True),
-            "parameters": json.dumps(trial.params, sort_keys=True),
+            "proposal": json.dumps(proposal(trial), sort_keys=True),
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 TAIL_LINES = 15
 REFUSED = 2
-"""The exit code of a command that was refused, as before it had made anything."""
+"""The exit code of a command that was refused, before it had made anything or in the middle (a full disk)."""
+_NEVER_BEGAN = (
+    "runtime_env setup failed",
+    "Job supervisor actor could not be scheduled",
+    "Job supervisor actor failed to start",
+    "Failed to start supervisor",
+)
+"""How Ray begins to say that a job's command was never started; it has other words for one that was, and was lost."""
 _STOP_SLACK = 15
 """Seconds that Ray takes beyond a job's own to note that it has stopped."""
 
@@ -36,7 +43,7 @@ def submit(name: str, assignments: Sequence[str], console: Console, *, address: 
         JobError: the cluster cannot be reached, refuses the token or the job, or too much would go up.
         InterruptedWorkError: Ctrl-C while following; the job goes on.
     """
-    from pkdray.jobs import check_size, dashboard_address, files_to_send, load_job, submission, write_package
+    from pkdray.jobs import check_size, dashboard_address, files_to_send, load_job, resuming, submission, write_package
     from pkdray.shipped import JOBS, find_yaml
 
     file = find_yaml(name, JOBS)
@@ -55,6 +62,8 @@ def submit(name: str, assignments: Sequence[str], console: Console, *, address: 
         asked["metadata"]["again"] = shlex.join(
             ["pkdray", "submit", name, *(word for one in assignments for word in ("--set", one))]
         )
+        if job.step == "sweep":
+            asked["metadata"]["resume"] = resuming(job)
         went_up = f"{len(files)} file{'s' * (len(files) != 1)} ({size / 1e6:.1f} MB)" if files else "no files"
         console.say(f"To {url}, with {went_up}: {asked['entrypoint'].removeprefix('exec ')}")
         identity = jobs.submit(asked)
@@ -194,7 +203,8 @@ def verdict(about: Mapping[str, Any]) -> str:
         return f"The job {job} is {status.lower()}{waits}."
     if code is None:
         lines = [line.strip() for line in (about["message"] or "").splitlines() if line.strip()]
-        why = f"it never came to run pkdray ({lines[0] if lines else 'Ray does not say why'})"
+        lost = "it never came to run pkdray" if _never_began(about) else "Ray has lost its driver"
+        why = f"{lost} ({lines[0] if lines else 'Ray does not say why'})"
     elif code < 0:
         causes = ": by hand, for want of memory, or with its node" if code == -signal.SIGKILL else ""
         why = f"its driver was killed ({signal.Signals(-code).name}){causes}"
@@ -217,12 +227,20 @@ def _next(about: Mapping[str, Any], address: str | None) -> list[str]:
         return [f"pkdray show {run} --runs-dir {storage}"] if run and storage else [f"pkdray jobs logs {job}{at}"]
     if about["status"] not in ("FAILED", "STOPPED"):
         return [f"pkdray jobs logs {job} --follow{at}", f"pkdray jobs stop {job}{at}"]
-    again = f"{about['again']}{at}" if about["again"] else None
-    if about["step"] == "sweep" and run and about["exit_code"] != REFUSED:
-        # Quoted as a whole: bash would make `~` behind an equals sign the home of this machine's user.
-        named = " ".join(f"--set {shlex.quote(f'{name}={about[name]}')}" for name in ("run", "storage"))
-        again = f"pkdray submit resume {named}{at}"
-    return [f"pkdray jobs logs {job}{at}", *([f"{again}    # goes on where it was"] if again else [])]
+    again, resume = (f"{about[name]}{at}" if about[name] else None for name in ("again", "resume"))
+    steps = [f"{again}    # goes on where it was"] if again else []
+    if again and _never_began(about):
+        steps = [again]
+    elif again and resume:
+        # A run that exists is not begun anew.
+        steps = [f"{resume}    # goes on where it was"]
+        if about["exit_code"] == REFUSED:
+            steps.append(f"{again}    # if it was refused before it began a run")
+    return [f"pkdray jobs logs {job}{at}", *steps]
+
+
+def _never_began(about: Mapping[str, Any]) -> bool:
+    return about["exit_code"] is None and str(about["message"] or "").startswith(_NEVER_BEGAN)
 
 
 def _at(address: str | None) -> str:

@@ -204,10 +204,11 @@ def _say(console: Console, step: int, text: str) -> None:
 def _searched(run: Run, plan: Plan, dataset: Dataset, console: Console) -> Pool:
     """Teachers, then the trials that the ledger lacks."""
     from pkdray.evaluate import read_evaluation
+    from pkdray.search.adopting import take_up
     from pkdray.search.sweep import sweep
 
     ledger = run.ledger()
-    ledger.release()
+    take_up(run.path, ledger)
     counts = ledger.counts()
     with console.progress("Teachers ...") as meter:
         if counts.open:

@@ -23,7 +23,7 @@ def report(name: str, runs_dir: Path, output: Path | None, console: Console, *, 
     here, file = short_path(run.path), short_path(written.path)
     # A browser looks at the file on this machine.
     seen = file if mirrors.uri_of(written.path) is None else str(written.path)
-    evaluate = f"pkdray evaluate {here}{' --reopen' if written.overtaken else ''}"
+    evaluate = " ".join(["pkdray evaluate", here, *written.as_then])
     then = f"pkdray export {here} -o student" if written.evaluated and not written.overtaken else evaluate
     left_out = [f"  left out: {title}: {' '.join(why.split())}" for title, why in written.left_out.items()]
     console.result(

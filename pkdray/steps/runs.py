@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pkdray import mirrors
 from pkdray.console import Console
-from pkdray.errors import (
-    RunError,
-)
+from pkdray.errors import RunError
 from pkdray.steps.evaluating import verdict
 from pkdray.steps.wording import next_steps, short_path
 
 if TYPE_CHECKING:
     from pkdray.search.ledger import Ledger
     from pkdray.search.run import Run
+
+T = TypeVar("T")
 
 
 def list_runs(runs_dir: Path, console: Console) -> None:
@@ -46,7 +46,7 @@ def list_runs(runs_dir: Path, console: Console) -> None:
 
 def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
     """Everything worth knowing of a run."""
-    from pkdray.evaluate import overtaken, read_evaluation
+    from pkdray.evaluate import as_then, evaluation_of, overtaken
     from pkdray.search.results import trial_overrides
     from pkdray.search.run import find_run
 
@@ -56,7 +56,7 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
     complete = [trial for trial in ledger.trials() if trial.state.name == "COMPLETE"]
     sign = -1 if about["mode"] == "max" else 1
     ranked = sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))[:top]
-    from pkdray.search.ledger import reason, summary
+    from pkdray.search.ledger import reason, retry_of, summary
 
     about["trials"] = [
         {
@@ -68,12 +68,9 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
         for trial in ranked
     ]
     about["failures"] = {trial.number: reason(trial) for trial in ledger.trials() if trial.state.name == "FAIL"}
-    try:
-        about["evaluation"] = read_evaluation(run)
-    except RunError as error:
-        # What else there is to see is worth seeing.
-        about["evaluation"] = None
-        console.say(str(error))
+    about["retries"] = {retry_of(trial): trial.number for trial in ledger.trials() if retry_of(trial) is not None}
+    found = _read_or_told(lambda: evaluation_of(run), console)
+    about["evaluation"], about["evaluated_by_older"] = found or None, found == {}
     about["overtaken"] = overtaken(about["evaluation"], about["best_trial"])
     if console.as_json:
         console.result(about)
@@ -106,18 +103,31 @@ def show(name: str, runs_dir: Path, console: Console, *, top: int = 5) -> None:
         ],
     )
     for number, why in about["failures"].items():
-        console.result(None, f"Trial {number} failed: {why}")
+        again = f" (repeated as trial {about['retries'][number]})" if number in about["retries"] else ""
+        console.result(None, f"Trial {number} failed: {why}{again}")
     if about["overtaken"]:
         console.result(None, about["overtaken"], f"What it said of trial {about['evaluation']['trial']}:")
     if about["evaluation"]:
         console.result(None, verdict(about["evaluation"]))
+    if about["evaluated_by_older"]:
+        console.result(None, "An older pkdray evaluated it, whose numbers are not shown; evaluate it again.")
     here = short_path(run.path)
     if about["state"] == "interrupted":
         console.result(None, *next_steps(f"pkdray resume {here}"))
     elif about["state"] == "finished" and about["trials"]:
-        again = " --reopen" if about["overtaken"] else ""
-        steps = [f"pkdray evaluate {here}{again}"] if again or not about["evaluation"] else []
+        steps = [f"pkdray resume {here} --retry-failed"] if about["failed"] and not about["evaluation"] else []
+        if about["overtaken"] or not about["evaluation"]:
+            steps.append(" ".join(["pkdray evaluate", here, *(_read_or_told(lambda: as_then(run), console) or [])]))
         console.result(None, *next_steps(*steps, f"pkdray export {here} -o student"))
+
+
+def _read_or_told(reading: Callable[[], T], console: Console) -> T | None:
+    """What is read, or None where that is damaged: what else there is to see is worth seeing."""
+    try:
+        return reading()
+    except RunError as error:
+        console.say(str(error))
+        return None
 
 
 def standing(run: Run, ledger: Ledger | None = None) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def resume(
 ) -> None:
     """Run what a run's ledger lacks."""
     from pkdray.cluster import connected
+    from pkdray.search.adopting import take_up
     from pkdray.search.run import find_run
     from pkdray.tracking import check_tracking
 
@@ -83,10 +84,11 @@ def resume(
         dataset = run.dataset()
         plan = run.plan(dataset)
         ledger = run.ledger()
+        # First: a retry whose result is found is not to be planned once more.
+        take_up(run.path, ledger)
         if trials is not None:
             ledger.extend(trials)
         retried = ledger.retry_failed() if retry_failed else 0
-        ledger.release()
         counts = ledger.counts()
         retries = f", {retried} failed trials retried" if retried else ""
         console.say(

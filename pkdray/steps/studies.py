@@ -160,10 +160,16 @@ def embed(space: str, runs_dir: Path, assignments: Sequence[str], console: Conso
 
     pool = Pool.at(runs_dir / POOLS, plan)
     metrics = {name: about["validation"] for name, about in pool.read()["teachers"].items()}
-    with pool.trained_alone(lambda holder: console.say(f"Waiting for {holder}, which has this pool in hand.")) as check:
-        embed_pool(plan, dataset, pool)
-        check()
-        pool.write(plan, metrics)
+    with console.progress("Embeddings ...") as meter:
+
+        def waiting(holder: str) -> None:
+            meter.show(f"Waiting for {holder}, which has this pool in hand.")
+
+        with pool.trained_alone(waiting) as check:
+            meter.show("Embeddings ...")
+            embed_pool(plan, dataset, pool)
+            check()
+            pool.write(plan, metrics)
     _show_pool(pool, console)
 
 

@@ -17,7 +17,6 @@ from pkdray.search.trial import BEST, CURVES, RESULT
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 
-TRIALS = 8
 TRIAL = "ImplicitFunc"
 """The class of Tune's actors that run a function."""
 CONTROLLER, WORKER = "TrainController", "RayTrainWorker"
@@ -56,7 +55,9 @@ def assert_whole(run: Path, trials: int, before: dict[int, FrozenTrial], kept: d
 def test_a_sweep_on_four_nodes_of_which_one_is_killed_ends_with_every_trial_accounted_for(
     four: Nodes, home: Callable[..., Path]
 ) -> None:
-    folder = home()
+    # So many that there is work left when the new node, and its first process, are there.
+    trials = 24
+    folder = home({"search.trials": trials})
     run = folder / "runs" / "k"
     with four.pkdray(folder, "sweep", "space.yaml", "--name", "k") as process:
         until(lambda: finished(run) and len(four.places(TRIAL)) == 4, process, folder)
@@ -68,9 +69,9 @@ def test_a_sweep_on_four_nodes_of_which_one_is_killed_ends_with_every_trial_acco
         joined = four.add()
         four.further.append(joined)
         said = ended(process, folder)
-    assert f"{TRIALS} of {TRIALS} trials finished" in said
-    assert 1 <= len(before) < TRIALS, "it was killed amid its trials"
-    assert_whole(run, TRIALS, before, kept)
+    assert f"{trials} of {trials} trials finished" in said
+    assert 1 <= len(before) < trials, "it was killed amid its trials"
+    assert_whole(run, trials, before, kept)
     seen = four.places(TRIAL, alive=False)
     assert lost in seen
     assert four.id_of(joined) in seen, "the node that joined was used"

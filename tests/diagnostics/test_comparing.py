@@ -126,20 +126,23 @@ def test_a_run_is_one_row_of_what_is_known_and_one_for_each_method_it_was_compar
 
 
 @pytest.mark.parametrize(
-    "older",
+    ("older", "options"),
     [
-        {"trial": 0, "seeds": [0], "methods": {"student": {"mean": 0.9}}, "comparison": {}},
-        evaluation([0.7, 0.8]) | {"format": 2},
+        # It kept no record of what the test split was opened for.
+        ({"trial": 0, "seeds": [0], "methods": {"student": {"mean": 0.9}}, "comparison": {}}, " --reopen"),
+        (evaluation([0.7, 0.8]) | {"format": 2}, ""),
     ],
 )
-def test_an_evaluation_by_an_older_pkdray_is_not_shown_and_how_to_have_it_is_said(small_dataset, trained, older):
+def test_an_evaluation_by_an_older_pkdray_is_not_shown_and_how_to_have_it_is_said(
+    small_dataset, trained, older, options
+):
     run = trained(small_dataset(), {}, "mine").run
     write(run.path, older)
     found = summarise(run)
     assert as_texts(found)[0][5:9] == ["-"] * 4
     (remark,) = remarks([found])
     assert "by an older pkdray, whose numbers are not shown: mine" in remark
-    assert remark.endswith(f"pkdray evaluate {run.path}")
+    assert remark.endswith(f"evaluate it again: pkdray evaluate {run.path}{options}")
 
 
 def test_in_a_metric_that_falls_a_gain_is_told_as_a_fall(small_dataset, trained):

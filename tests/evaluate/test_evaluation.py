@@ -20,6 +20,7 @@ from pkdray.evaluate import (
     FORMAT,
     Request,
     against_bound,
+    as_then,
     evaluate_run,
     on_ray,
     read_evaluation,
@@ -218,6 +219,7 @@ class TestOpening:
         path.write_text(older)
         assert read_evaluation(evaluated_copy.run) is None
         before = files(evaluated_copy)
+        assert as_then(evaluated_copy.run) == ["--seeds", "2"]
         assert without_times(evaluated_copy.evaluate(seeds=2)) == without_times(evaluation)
         assert files(evaluated_copy) == before
         assert not list(evaluated_copy.run.path.glob("evaluation.*.json"))

@@ -13,7 +13,18 @@ import typer.main
 
 from pkdray.cli import app
 from pkdray.config import parse_assignments
-from pkdray.jobs import FIELDS, arguments, build_job, entrypoint, environment, job_id, submission
+from pkdray.jobs import (
+    FIELDS,
+    arguments,
+    build_job,
+    entrypoint,
+    environment,
+    job_id,
+    load_job,
+    resuming,
+    submission,
+)
+from pkdray.shipped import JOBS, find_yaml
 
 VALUES: dict[str, Any] = {
     "space": "mfeat_pkd",
@@ -100,6 +111,23 @@ def test_secrets_go_by_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert variables["PKDRAY_SECRETS"] == "WANDB_API_KEY,HF_TOKEN"
     assert {"WANDB_API_KEY", "HF_TOKEN"}.isdisjoint(variables)
     assert variables["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_sweep_is_resumed_in_the_surroundings_that_it_had() -> None:
+    surroundings = {
+        "working_dir": "my code", "python": "/opt/venv/bin/python", "stop_seconds": 90,
+        "resources": {"entrypoint_cpus": 2}, "env": {"LEVEL": "2", "NOTE": "it's ~/mine", "EMPTY": ""},
+        "secrets": ["WANDB_API_KEY"],
+    }  # fmt: skip
+    swept = made("sweep", storage="~/my runs", **surroundings)
+    typed = shlex.split(resuming(swept))
+    assert typed[:3] == ["pkdray", "submit", "resume"]
+    resumed = load_job(find_yaml("resume", JOBS), typed[4::2])
+    assert (resumed.run, resumed.storage) == ("digits", "~/my runs")
+    assert {field: getattr(resumed, field) for field in surroundings} == {
+        field: getattr(swept, field) for field in surroundings
+    }
+    assert environment(resumed) == environment(swept)
 
 
 def test_a_stop_lets_the_job_save() -> None:

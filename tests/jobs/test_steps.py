@@ -25,7 +25,8 @@ class Stub:
     def __init__(self) -> None:
         self.asked: dict[str, Any] = {}
         self.package: set[str] = set()
-        self.status, self.exit_code = "SUCCEEDED", 0
+        self.status, self.message = "SUCCEEDED", ""
+        self.exit_code: int | None = 0
         self.url, self.pressed = "http://head:8265", False
 
     def submit(self, asked: dict[str, Any]) -> str:
@@ -41,7 +42,8 @@ class Stub:
         return {
             "job": job, "name": metadata.get("name"), "step": metadata.get("pkdray"), "run": metadata.get("run"),
             "storage": metadata.get("storage"), "student": metadata.get("student"), "again": metadata.get("again"),
-            "status": self.status, "message": "",
+            "resume": metadata.get("resume"),
+            "status": self.status, "message": self.message,
             "exit_code": self.exit_code, "stop_seconds": 60, "started": 100.0, "ended": 161.0,
         }  # fmt: skip
 
@@ -173,14 +175,36 @@ def test_what_is_to_be_typed_next_is_quoted_for_a_shell(pkdray: Pkdray, cluster:
         "the home of the cluster's user"
     )
     cluster.exit_code, cluster.status = 2, "FAILED"
-    assert "pkdray submit sweep --set" in pkdray("jobs", "status", "sweep").out, "there may be no run to resume"
+    said = pkdray("jobs", "status", "sweep")
+    assert "pkdray submit resume --set run=digits-sweep --set 'storage=~/my runs'    # goes on where it was" in said.out
+    assert "pkdray submit sweep --set 'storage=~/my runs'    # if it was refused before it began a run" in said.out
 
 
 def test_a_killed_sweep_is_resumed_and_not_begun_again(pkdray: Pkdray, cluster: Stub) -> None:
     pkdray("submit", "sweep", "--no-wait")
     cluster.status, cluster.exit_code = "FAILED", -9
     said = pkdray("jobs", "status", "sweep")
-    assert "pkdray submit resume --set run=digits-sweep --set 'storage=~/pkdray-runs'" in said.out
+    assert "pkdray submit resume --set run=digits-sweep --set 'storage=~/pkdray-runs'    # goes on" in said.out
+    pkdray("submit", "sweep", "--no-wait", "--set", "env.LEVEL='2'", "--set", "secrets=[MLFLOW_TRACKING_TOKEN]")
+    said = pkdray("jobs", "status", "sweep")
+    assert """--set 'env.LEVEL="2"' --set 'secrets=["MLFLOW_TRACKING_TOKEN"]'    # goes on""" in said.out
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("runtime_env setup failed: no such file", "pkdray submit sweep\n"),
+        ("Job supervisor actor died: its node is dead.", "pkdray submit resume --set run=digits-sweep"),
+    ],
+)
+def test_what_to_type_after_a_sweep_whose_driver_gave_no_exit_code(
+    pkdray: Pkdray, cluster: Stub, message: str, expected: str
+) -> None:
+    pkdray("submit", "sweep", "--no-wait")
+    cluster.status, cluster.exit_code, cluster.message = "FAILED", None, message
+    said = pkdray("jobs", "status", "sweep").out
+    assert expected in said
+    assert ("resume" in said) == ("resume" in expected), "there is no run that could be resumed"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +215,9 @@ def test_a_killed_sweep_is_resumed_and_not_begun_again(pkdray: Pkdray, cluster: 
         (2, "", "its last lines say what to mend"),
         (1, "", "exit code 1; its last lines say more"),
         (None, "runtime_env setup failed: no such file\nTraceback", "(runtime_env setup failed: no such file)"),
+        (None, "runtime_env setup failed: no such file\nTraceback", "it never came to run pkdray"),
+        (None, "Job supervisor actor could not be scheduled: no such resource", "it never came to run pkdray"),
+        (None, "Job supervisor actor died: its node is dead.", "Ray has lost its driver (Job supervisor actor died: "),
         (None, None, "(Ray does not say why)"),
     ],
 )

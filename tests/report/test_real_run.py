@@ -127,11 +127,13 @@ def test_gone_on_after_the_evaluation_the_page_gives_no_verdict(real: Real, brow
     leader = found["request"]["trial"]
     found["request"]["trial"] = leader + 1
     (run.path / "evaluation.json").write_text(json.dumps(found))
+    opening = {"at": found["test_opened"]["at"], "request": found["request"]}
+    (run.path / "test_opened.json").write_text(json.dumps({"openings": [opening]}))
     written = write_report(run)
     seen = visit_page(browser, written.path)
     verdict = seen.page.locator("#summary p").first.inner_text()
     assert verdict.startswith(f"Trial {leader} has not been evaluated.")
-    assert "--reopen" in seen.page.locator("#summary").inner_text()
+    assert "--seeds 2 --against supervised --reopen" in seen.page.locator("#summary").inner_text()
     assert seen.empty_figures == []
     assert seen.faults == []
     seen.context.close()

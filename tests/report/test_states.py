@@ -95,9 +95,9 @@ def test_a_better_trial_after_the_evaluation_does_not_get_its_verdict(copied: Ru
     assert f"of the student of trial {before.number}; groups of few samples say little. {why}" in lines
     assert "has not been opened" not in lines
     assert f"{why} The test split was opened 2 times, last on 2026-01-02." in lines
-    assert f"pkdray evaluate {copied.path} --reopen" in lines
+    assert f"pkdray evaluate {copied.path} --seeds 3 --against kl --reopen" in lines
     said = pkdray("report", "tiny")
-    assert "pkdray evaluate runs/tiny --reopen" in said.out
+    assert "pkdray evaluate runs/tiny --seeds 3 --against kl --reopen" in said.out
     assert "pkdray export" not in said.out
 
 
@@ -122,6 +122,19 @@ def test_the_student_of_an_evaluation_with_top_is_not_the_best_of_the_search(cop
     assert bold.value == chosen
 
 
+def test_a_student_whose_own_test_split_was_not_asked_for_has_no_test_answers(copied: Run) -> None:
+    """As after ``evaluate --folds 1,2`` of a run that was searched on fold 0."""
+
+    def other_folds(said: dict[str, Any]) -> None:
+        said["student"]["test"], said["subgroups"] = None, {}
+
+    change_evaluation(copied, other_folds)
+    (copied.best / "predictions.test.parquet").unlink()
+    _, parts, _ = told(copied)
+    why = "The student's own test split was none of those that the evaluation was asked for."
+    assert {block.title: block.why for block in parts["answers"].missing} == {"Answers on test": why, "Subgroups": why}
+
+
 @pytest.mark.parametrize("how", ["moved", "damaged"])
 def test_an_opening_without_an_evaluation_is_told(copied: Run, how: str, pkdray: Callable[..., Said]) -> None:
     if how == "moved":
@@ -138,7 +151,10 @@ def test_an_opening_without_an_evaluation_is_told(copied: Run, how: str, pkdray:
     assert opened in parts["evaluation"].missing[0].why
     assert "has not been opened" not in lines
     assert ("damaged" in lines) == (how == "damaged")
-    assert pkdray("report", "tiny").code == 0
+    assert ("is not counted again" in lines) == (how == "moved")
+    said = pkdray("report", "tiny")
+    assert said.code == 0
+    assert "pkdray evaluate runs/tiny --seeds 3 --against kl\n" in said.out
 
 
 def test_a_record_of_openings_that_cannot_be_read_is_told_in_its_place(copied: Run) -> None:

@@ -108,7 +108,11 @@ def test_the_files_for_tensorboard_are_made_once_of_the_trials_that_have_ended(r
 
 def test_the_command_serves_until_ctrl_c_and_says_how_to_open_tensorboard(run: Run) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "pkdray", "dashboard", str(run.path), "--port", "0", "--json"],
+        # As a script has it that puts it in the background.
+        [
+            *("sh", "-c", 'trap "" INT; exec "$@"', "sh"),
+            *(sys.executable, "-m", "pkdray", "dashboard", str(run.path), "--port", "0", "--json"),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
+from optuna.trial import Trial
 from s3 import Server
 
 from pkdray import mirrors
@@ -27,9 +28,9 @@ from pkdray.data.dataset import Dataset
 from pkdray.errors import RunError
 from pkdray.mirrors import LEASE_FILE, lease_holder
 from pkdray.search import holding
-from pkdray.search.adopting import PROPOSAL, adopt, write_proposal
+from pkdray.search.adopting import PROPOSAL, adopt, take_up, write_proposal
 from pkdray.search.folders import STUDY_FILE, fetch_run, find_folder, holder, run_folders
-from pkdray.search.ledger import Ledger
+from pkdray.search.ledger import Ledger, proposal
 from pkdray.search.results import write_best
 from pkdray.search.run import POOLS, Run, fixed_values, new_run_path, sampler_for
 from pkdray.search.space import suggest
@@ -63,9 +64,14 @@ def made(place: Callable[[], Path], study: Callable[..., Plan]) -> Run:
     return run
 
 
-def told(ledger: Ledger, value: float) -> int:
+def started(ledger: Ledger) -> Trial:
     trial = ledger.ask(lambda _number: RandomSampler())
     trial.suggest_float("training.learning_rate", 1e-4, 3e-2, log=True)
+    return trial
+
+
+def told(ledger: Ledger, value: float) -> int:
+    trial = started(ledger)
     ledger.complete(trial.number, value, {"epochs": 3})
     return trial.number
 
@@ -236,12 +242,19 @@ def test_commands_take_uris(made: Run, machine: Move, pkdray: Any, s3_server: Se
 # --- trials whose results are there, and whose rows are not ---
 
 
-def test_results_that_the_ledger_does_not_know_are_proposed_again_as_they_were(made: Run) -> None:
+def kept_now(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {"parameters": parameters, "retry_of": None}
+
+
+@pytest.mark.parametrize("wrapped", [kept_now, dict], ids=["now", "before retries were kept"])
+def test_results_that_the_ledger_does_not_know_are_proposed_again_as_they_were(
+    made: Run, wrapped: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
     ledger = made.ledger()
     told(ledger, 0.5)
     for number, rate in ((0, 1e-3), (2, 2e-3), (3, 3e-3)):
         folder = made.trial(number)
-        write_proposal(folder, {"training.learning_rate": rate})
+        write_proposal(folder, wrapped({"training.learning_rate": rate}))
         if number != 3:
             (folder / RESULT).write_text("{}")
         mirrors.push(folder)
@@ -257,11 +270,45 @@ def test_results_that_the_ledger_does_not_know_are_proposed_again_as_they_were(m
     assert ledger.trials()[0].params["training.learning_rate"] != 1e-3, "what is finished stays"
 
 
+def test_a_retried_trial_that_is_proposed_again_stays_a_retry(made: Run, tmp_path: Path) -> None:
+    ledger = made.ledger()
+    ledger.fail(started(ledger).number, "out of memory")
+    shutil.copy(ledger.path, tmp_path / "older.db")
+    assert ledger.retry_failed() == 1
+    trial = started(ledger)
+    write_proposal(made.trial(trial.number), proposal(trial))
+    (made.trial(trial.number) / RESULT).write_text("{}")
+    mirrors.push(made.trial(trial.number))
+
+    older = Ledger(tmp_path / "older.db")
+    assert adopt(made.path, older) == [1]
+    again = started(older)
+    assert (again.number, again.params) == (1, trial.params)
+    older.complete(again.number, 0.5, {"epochs": 3})
+    counts = older.counts()
+    assert (counts.failed, counts.complete, counts.open) == (0, 1, 3), (
+        "the failed trial was repeated, and counts no more"
+    )
+
+
 def test_a_proposal_is_kept_with_remote_trials_alone(tmp_path: Path, place: Callable[[], Path]) -> None:
     write_proposal(tmp_path / "0", {"a": 1})
     assert not (tmp_path / "0").exists()
     write_proposal(place() / "0", {"a": 1})
     assert json.loads((place() / "0" / PROPOSAL).read_text()) == {"a": 1}
+    assert json.loads(mirrors.read(place() / "0" / PROPOSAL) or b"") == {"a": 1}, "its workers may be on another node"
+
+
+def test_a_run_is_taken_up_with_all_that_a_killed_driver_left(made: Run) -> None:
+    ledger = made.ledger()
+    trial = started(ledger)
+    write_proposal(made.trial(1), kept_now({"training.learning_rate": 2e-3}))
+    (made.trial(1) / RESULT).write_text("{}")
+    mirrors.push(made.trial(1))
+    take_up(made.path, ledger)
+    assert [row.state.name for row in ledger.trials()] == ["WAITING", "WAITING"]
+    assert started(ledger).params == trial.params
+    assert started(ledger).params == {"training.learning_rate": 2e-3}
 
 
 # --- the best student ---

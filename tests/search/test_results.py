@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from pkdray.errors import RunError
+from pkdray.search.ledger import Ledger
 from pkdray.search.results import trial_overrides, write_best, write_predictions, write_results
 from pkdray.search.run import Run, fixed_values, sampler_for
 from pkdray.search.space import suggest
@@ -95,18 +96,24 @@ def test_a_trial_that_lost_its_weights_is_named(swept, copied: Run) -> None:
     assert not copied.best.exists()
 
 
+def one_more(swept, run: Run, ledger: Ledger, value: float | None = None) -> int:
+    """Another complete trial, with its files; ``value`` in place of the one that it reached."""
+    trial = ledger.ask(sampler_for(run.config))
+    arrays = study_arrays(swept.plan, swept.dataset, swept.pool)
+    overrides = suggest(run.config.search.space, trial, fixed_values(run.config))
+    summary = run_trial(swept.plan, overrides, arrays, run.trial(trial.number))
+    ledger.complete(trial.number, summary["value"] if value is None else value, summary)
+    return trial.number
+
+
 def test_a_new_best_replaces_the_old_one_whole(swept, copied: Run) -> None:
     ledger = copied.ledger()
-    trial = ledger.ask(sampler_for(copied.config))
-    arrays = study_arrays(swept.plan, swept.dataset, swept.pool)
-    overrides = suggest(copied.config.search.space, trial, fixed_values(copied.config))
-    summary = run_trial(swept.plan, overrides, arrays, copied.trial(trial.number))
-    ledger.complete(trial.number, summary["value"], summary)
+    number = one_more(swept, copied, ledger)
     write_predictions(copied.best, swept.plan, swept.dataset, read_bundle(copied.best)[1].student, "test")
     (copied.path / ".best").mkdir()
     (copied.path / ".best" / "half.bin").write_text("left by a killed process")
-    write_best(copied, swept.plan, swept.dataset, trial.number)
-    assert read_bundle(copied.best)[0].made_from["trial"] == trial.number == 7
+    write_best(copied, swept.plan, swept.dataset, number)
+    assert read_bundle(copied.best)[0].made_from["trial"] == number == 7
     names = {path.name for path in copied.best.iterdir()}
     assert "predictions.val.parquet" in names
     assert not names & {"predictions.test.parquet", "half.bin"}, "nothing of another trial is left in it"
@@ -122,21 +129,27 @@ def test_a_best_student_that_is_up_to_date_is_left_as_it_is(swept, copied: Run) 
 def test_a_student_that_an_evaluation_chose_stays_until_another_trial_leads(swept, copied: Run) -> None:
     """`evaluate --top` may choose the second best; a resume that finds nothing better must not undo that."""
     ledger = copied.ledger()
-    complete = sorted(
-        (trial for trial in ledger.trials() if trial.state.name == "COMPLETE"), key=lambda trial: -(trial.value or 0.0)
-    )
-    best, second = complete[0], complete[1]
-    write_best(copied, swept.plan, swept.dataset, second.number)
+    best = ledger.best()
+    # ASHA may have left one complete trial, so the second best is trained here.
+    second = one_more(swept, copied, ledger, value=0.0)
+    assert ledger.best().number == best.number != second
+    write_best(copied, swept.plan, swept.dataset, second)
     (copied.best / "predictions.test.parquet").write_text("kept")
     write_results(copied, swept.plan, swept.dataset, ledger)
-    assert read_bundle(copied.best)[0].made_from["trial"] == second.number
+    assert read_bundle(copied.best)[0].made_from["trial"] == second
     assert (copied.best / "predictions.test.parquet").read_text() == "kept"
     metrics = copied.best / "metrics.json"
     said = json.loads(metrics.read_text())
     assert said["best_of_search"] == best.number
+    # Chosen when another trial led, and once more now.
+    metrics.write_text(json.dumps({**said, "best_of_search": second}))
+    write_best(copied, swept.plan, swept.dataset, second)
+    write_results(copied, swept.plan, swept.dataset, ledger)
+    assert (copied.best / "predictions.test.parquet").read_text() == "kept"
+    assert json.loads(metrics.read_text()) == said
     # Chosen when yet another trial led, or by a pkdray that did not say.
-    for older in ({**said, "best_of_search": second.number}, {"trial": second.number}):
-        write_best(copied, swept.plan, swept.dataset, second.number)
+    for older in ({**said, "best_of_search": second}, {"trial": second}):
+        write_best(copied, swept.plan, swept.dataset, second)
         metrics.write_text(json.dumps(older))
         write_results(copied, swept.plan, swept.dataset, copied.ledger())
         assert read_bundle(copied.best)[0].made_from["trial"] == best.number
