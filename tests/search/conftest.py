@@ -11,6 +11,7 @@ import pytest
 
 from pkdray.config import Config, apply_overrides, build_config
 from pkdray.data.dataset import Dataset, open_dataset
+from pkdray.search import monitor
 from pkdray.search.run import POOLS, Run
 from pkdray.search.sweep import Progress, sweep
 from pkdray.training.embed import embed_pool
@@ -117,11 +118,17 @@ def swept(
     local_ray: None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Swept:
-    """One sweep of seven trials over four methods with ASHA, through Ray; look at it, change nothing."""
-    plan = study()
+    """One sweep of seven trials over four methods with ASHA, through Ray; look at it, change nothing.
+
+    One trial at a time: of several at once, which come first to a rung, and so whether ASHA stops any, is chance.
+    """
+    plan = study({"resources.concurrent_trials": 1})
     run = Run.create(tmp_path_factory.mktemp("runs") / "digits", plan)
     pool = Pool.at(pools, plan)
     seen: list[Progress] = []
-    with run.lock():
+    with pytest.MonkeyPatch.context() as patch, run.lock():
+        # These trials are short: every step of Tune's loop is told, or a trial's epochs might pass between two looks.
+        patch.setattr(monitor, "_PROGRESS_SECONDS", 0)
+        patch.setattr(monitor, "_SHARE", 0)
         last = sweep(run, plan, digits, pool, seen.append)
     return Swept(run, plan, digits, pool, seen, last)
