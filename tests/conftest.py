@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A local Ray turns tokens on for its whole process, also for clusters that tests start there later, and writes one into
 # the user's home. Tests of tokens say so to processes of their own.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+# By default Ray's workers are so nice (15) that beside other tests they get next to nothing of two cores.
+os.environ.update(RAY_worker_niceness="0")
 
 import numpy as np
 import pandas as pd
@@ -27,8 +29,10 @@ from pkdray.interrupts import heed
 if TYPE_CHECKING:
     from pkdray.training.plan import Plan
 
-# Whoever shares two cores may wait for longer than hypothesis would have an example take.
-settings.register_profile("patient", settings(), deadline=None)
+# Whoever shares two cores may wait for longer than hypothesis would have an example take. The same examples every time:
+# whoever looks for new ones says --hypothesis-profile=exploring.
+settings.register_profile("patient", settings(), deadline=None, derandomize=True)
+settings.register_profile("exploring", settings(), deadline=None, derandomize=False)
 settings.load_profile("patient")
 
 CHANNELS = {"face": 5, "voice": 7, "heart": 3}

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nodes import Nodes, ended, until
+from nodes import SAID, Nodes, ended
 from optuna.trial import FrozenTrial
+from processes import finished_trials, frozen, until
 
 from pkdray.search.ledger import Ledger
 from pkdray.search.trial import BEST, CURVES, RESULT
@@ -55,19 +56,20 @@ def assert_whole(run: Path, trials: int, before: dict[int, FrozenTrial], kept: d
 def test_a_sweep_on_four_nodes_of_which_one_is_killed_ends_with_every_trial_accounted_for(
     four: Nodes, home: Callable[..., Path]
 ) -> None:
-    # So many that there is work left when the new node, and its first process, are there.
-    trials = 24
+    # So many that there is work left when the new node's first process is there.
+    trials = 48
     folder = home({"search.trials": trials})
     run = folder / "runs" / "k"
     with four.pkdray(folder, "sweep", "space.yaml", "--name", "k") as process:
-        until(lambda: finished(run) and len(four.places(TRIAL)) == 4, process, folder)
-        victim = next(node for node in four.further if four.id_of(node) in four.places(TRIAL))
-        lost = four.id_of(victim)
+        until(lambda: finished_trials(run), process, folder / SAID)
         before = finished(run)
         kept = stamps(run, before)
-        four.kill(victim)
-        joined = four.add()
-        four.further.append(joined)
+        with frozen(lambda: len(places := four.places(TRIAL)) == 4 and places, process, folder / SAID) as places:
+            victim = next(node for node in four.further if four.id_of(node) in places)
+            lost = four.id_of(victim)
+            four.kill(victim)
+            joined = four.add()
+            four.further.append(joined)
         said = ended(process, folder)
     assert f"{trials} of {trials} trials finished" in said
     assert 1 <= len(before) < trials, "it was killed amid its trials"
@@ -97,8 +99,8 @@ def test_a_sweep_whose_driver_and_head_were_killed_is_resumed_on_another_cluster
     first = Nodes(further=0)
     try:
         with first.pkdray(folder, "sweep", "space.yaml", "--name", "k") as process:
-            until(lambda: len(finished(run)) >= 2, process, folder)
-            os.killpg(process.pid, signal.SIGKILL)
+            with frozen(lambda: finished_trials(run) >= 2, process, folder / SAID):
+                os.killpg(process.pid, signal.SIGKILL)
             first.kill_head()
             process.wait()
     finally:
@@ -114,9 +116,9 @@ def test_a_sweep_whose_driver_and_head_were_killed_is_resumed_on_another_cluster
     evaluation = run / "evaluation"
     with four.pkdray(folder, "evaluate", "k", "--seeds", "3") as process:
         # The student and its lower bound, three times each: by then every node trains one.
-        until(lambda: evaluation.is_dir() and len(list(evaluation.iterdir())) >= 4, process, folder)
-        trained = {path: path.stat().st_mtime_ns for path in evaluation.glob("*/trained.json")}
-        four.kill(four.further[0])
+        with frozen(lambda: len(list(evaluation.glob("*"))) >= 4, process, folder / SAID):
+            trained = {path: path.stat().st_mtime_ns for path in evaluation.glob("*/trained.json")}
+            four.kill(four.further[0])
         ended(process, folder)
     assert len(trained) < 6, "it was killed amid its trainings"
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
@@ -127,18 +129,19 @@ def test_a_sweep_whose_driver_and_head_were_killed_is_resumed_on_another_cluster
 
 
 def test_a_teacher_that_loses_a_node_is_trained_to_its_end(four: Nodes, home: Callable[..., Path]) -> None:
-    longer = {"teachers.training.epochs": 60, "teachers.training.checkpoint_every": 5, "teachers.training.patience": 60}
-    folder = home({**longer, "resources.workers_per_teacher": 2}, pool=False)
+    # So many epochs that there are some left when a node has been chosen.
+    longer = {"epochs": 600, "checkpoint_every": 5, "patience": 600}
+    asked = {f"teachers.training.{name}": value for name, value in longer.items()}
+    folder = home({**asked, "resources.workers_per_teacher": 2}, pool=False)
     with four.pkdray(folder, "teach", "space.yaml") as process:
-        until(lambda: list(folder.glob("runs/pools/*/joint/last*")), process, folder)
+        until(lambda: list(folder.glob("runs/pools/*/joint/last*")), process, folder / SAID)
         # One CPU a node, so its two workers are on two of them.
-        places = four.places(WORKER)
-        assert len(places) == 2
+        places = until(lambda: len(places := four.places(WORKER)) == 2 and places, process, folder / SAID)
         four.kill(next(node for node in four.further if four.id_of(node) in places))
         said = ended(process, folder)
     assert "joint" in said
     assert len(list(folder.glob("runs/pools/*/pool.yaml"))) == 1
-    assert len(four.places(WORKER)) == 0
+    until(lambda: not four.places(WORKER))
     four.further.append(four.add())
 
 
@@ -149,10 +152,12 @@ def test_trials_on_two_workers_take_turns_where_one_fits_and_use_a_node_that_joi
     folder = home({"resources.workers_per_trial": 2, "search.trials": 4, "training.epochs": 12})
     run = folder / "runs" / "k"
     with four.pkdray(folder, "sweep", "space.yaml", "--name", "k") as process:
-        until(lambda: len(four.actors(WORKER)) == 2, process, folder)
-        assert [trial.state.name for trial in rows(run)] == ["RUNNING"], "a second has no room"
-        four.further.append(four.add())
-        until(lambda: len(four.actors(WORKER)) == 4, process, folder)
+        until(lambda: len(four.actors(WORKER)) == 2, process, folder / SAID)
+        assert [trial.state.name for trial in rows(run)].count("RUNNING") <= 1, "a second has no room"
+        # No trial passes while the node starts.
+        with frozen(lambda: True, process, folder / SAID):
+            four.further.append(four.add())
+        until(lambda: len(four.actors(WORKER)) == 4, process, folder / SAID)
         ended(process, folder)
     assert_whole(run, 4, {}, {})
 
@@ -166,12 +171,12 @@ def test_trials_that_are_started_though_their_workers_do_not_fit_take_turns_also
     folder = home({f"resources.{key}": value for key, value in asked.items()} | {"search.trials": 3})
     with four.pkdray(folder, "sweep", "space.yaml", "--name", "killed", "--set", "training.epochs=12") as process:
         # The moment at which Ray lets what the second was about to take be held for ever.
-        until(lambda: four.actors(WORKER) and len(four.actors(CONTROLLER)) == 2, process, folder)
+        until(lambda: four.actors(WORKER) and len(four.actors(CONTROLLER)) == 2, process, folder / SAID)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     run = folder / "runs" / "k"
     with four.pkdray(folder, "sweep", "space.yaml", "--name", "k", "--set", "training.epochs=12") as process:
-        until(lambda: [trial.state.name for trial in rows(run)][:2] == ["RUNNING"] * 2, process, folder)
+        until(lambda: [trial.state.name for trial in rows(run)][:2] == ["RUNNING"] * 2, process, folder / SAID)
         ended(process, folder)
     assert_whole(run, 3, {}, {})
     four.further.append(four.add())

@@ -13,10 +13,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from processes import PATIENCE_SECONDS, finished_trials, frozen, own_environment, until
 from s3 import Server
 
 import pkdray
@@ -35,8 +35,7 @@ from pkdray.training.bundles import read_bundle
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 
 ROOT = Path(pkdray.__file__).parent.parent
-PATIENCE_SECONDS = 400
-TRIALS = 6
+TRIALS = 12
 STUDY: dict[str, Any] = {
     "seed": 3,
     "dataset": {"path": "mfeat", "prevalent": ["fou"], "privileged": ["mor", "zer"]},
@@ -64,15 +63,6 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if process.poll() is not None:
-            pytest.fail(f"it ended with {process.returncode} first: {log.read_text()[-3000:]}")
-        assert time.monotonic() < deadline, f"it never came to that: {log.read_text()[-3000:]}"
-        time.sleep(0.1)
 
 
 def in_session(leader: int) -> list[int]:
@@ -142,9 +132,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, _s3: Server) -> Iterator[C
     temporary = Path(tempfile.mkdtemp(prefix="pkdray-head-", dir="/tmp"))
     names = ("--port", "--dashboard-port", "--ray-client-server-port", "--dashboard-agent-listen-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_", "PKDRAY_"))}
+    plain = own_environment(without=("RAY_", "TUNE_", "PKDRAY_"))
     plain |= {**_s3.environment(), "PKDRAY_MIRRORS": str(folder / "mirrors")}
-    plain |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    plain |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
     with (folder / "head.log").open("w") as log:
         head = subprocess.Popen(
             [
@@ -191,22 +181,15 @@ def job(cluster: Cluster) -> Path:
     return file
 
 
-def finished(run: Path) -> dict[int, Any]:
-    if not (run / "run.yaml").exists():
-        return {}
-    return {trial.number: trial for trial in Ledger(run / "study.db").trials() if trial.state.is_finished()}
-
-
 @pytest.mark.timeout(1500)
 def test_a_pipeline_whose_driver_is_killed_is_submitted_again_and_ends_whole(cluster: Cluster, job: Path) -> None:
     run, log = cluster.run("digits"), cluster.folder / "first.log"
     with cluster.started(log, "submit", str(job)) as process:
-        until(lambda: len(finished(run)) >= 2, process, log)
-        said = holder(run)
-        assert said is not None
-        os.kill(int(said.split()[1]), signal.SIGKILL)
+        driver = int(until(lambda: holder(run), process, log).split()[1])
+        with frozen(lambda: finished_trials(run) >= 2, process, log, pid=driver):
+            os.kill(driver, signal.SIGKILL)
         assert process.wait(timeout=PATIENCE_SECONDS) == 1, "the exit code of --wait is the job's failure"
-    before = finished(run)
+    before = {trial.number: trial for trial in Ledger(run / "study.db").trials() if trial.state.is_finished()}
     assert 2 <= len(before) < TRIALS, "it was killed amid its trials"
     first = log.read_text()
     assert "[1/5] Teachers: joint 0." in first
@@ -264,15 +247,17 @@ def test_a_job_without_its_secret_ends_at_once_and_says_which(cluster: Cluster, 
 
 
 def test_a_job_that_is_stopped_saves_and_says_so(cluster: Cluster, job: Path) -> None:
-    changed = ("name=long", "run=long", "set.teachers.training.epochs=4000", "set.teachers.training.patience=4000")
+    changed = (
+        "name=long",
+        "run=long",
+        "set.teachers.training.epochs=1000000",
+        "set.teachers.training.patience=1000000",
+    )
     sent = cluster.call(
         "submit", str(job), "--no-wait", "--json", *(word for one in changed for word in ("--set", one))
     )
     identity = json.loads(sent.stdout)["job"]
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while "training joint" not in cluster.call("jobs", "logs", identity).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    until(lambda: "training joint" in cluster.call("jobs", "logs", identity).stdout)
     stopped = cluster.call("jobs", "stop", identity)
     assert stopped.returncode == 0, stopped.stderr
     assert f"The job {identity} was stopped" in stopped.stdout

@@ -8,11 +8,9 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +19,19 @@ from typing import Any
 import pytest
 import yaml
 from optuna.trial import FrozenTrial
+from processes import PATIENCE_SECONDS, finished_trials, frozen, own_environment, until
 
 from pkdray.config import Config
 from pkdray.data.dataset import Dataset
 from pkdray.errors import RunError
+from pkdray.search.folders import LIVE_FILE
 from pkdray.search.ledger import Ledger
 from pkdray.search.run import POOLS, Run
 from pkdray.search.trial import BEST, CURVES, RESULT
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TRIALS = 8
-PATIENCE_SECONDS = 240
-FINISHED = "('COMPLETE', 'PRUNED', 'FAIL')"
 
 
 class Home:
@@ -47,8 +45,7 @@ class Home:
         return self.path / "runs" / "k"
 
     def environment(self) -> dict[str, str]:
-        keep = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TUNE_"))}
-        return {**keep, "OMP_NUM_THREADS": "1", "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}'}
+        return {**own_environment(), "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}'}
 
     def pkdray(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -79,13 +76,6 @@ class Home:
             process.kill()
             process.communicate()
 
-    def finished(self) -> int:
-        """Finished rows, read from outside as a dashboard would."""
-        if not (self.run / "run.yaml").exists():
-            return 0
-        with sqlite3.connect(f"file:{self.run / 'study.db'}?mode=ro", uri=True, timeout=30) as study:
-            return study.execute(f"SELECT count(*) FROM trials WHERE state IN {FINISHED}").fetchone()[0]
-
 
 @pytest.fixture
 def home(tmp_path: Path, digits: Dataset, config: Callable[..., Config]) -> Home:
@@ -107,16 +97,6 @@ def home(tmp_path: Path, digits: Dataset, config: Callable[..., Config]) -> Home
     )
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json", by_alias=True)))
     return Home(tmp_path)
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Poll until something has happened in the other process."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if process.poll() is not None:
-            pytest.fail(f"it ended with {process.returncode} first: {process.communicate()[1][-3000:]}")
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.05)
 
 
 def finished_rows(run: Path) -> dict[int, FrozenTrial]:
@@ -148,8 +128,10 @@ def assert_whole(run: Path, trials: int) -> None:
 
 def test_a_sweep_killed_amid_its_trials_is_resumed_to_exactly_the_planned_trials(home: Home, pools: Path) -> None:
     shutil.copytree(pools, home.path / "runs" / POOLS)
-    with home.started("sweep", "space.yaml", "--name", "k") as process:
-        until(lambda: home.finished() >= 3, process)
+    with (
+        home.started("sweep", "space.yaml", "--name", "k") as process,
+        frozen(lambda: finished_trials(home.run) >= 3, process),
+    ):
         with pytest.raises(RunError, match=f"in use by process {process.pid} "), Run(home.run).lock():
             pass
         process.send_signal(signal.SIGKILL)
@@ -195,8 +177,8 @@ CTRL_C = b"\x03"
 def test_ctrl_c_stops_a_sweep_at_once_and_says_how_to_go_on(home: Home, pools: Path) -> None:
     shutil.copytree(pools, home.path / "runs" / POOLS)
     with terminal() as (keyboard, own), home.started("sweep", "space.yaml", "--name", "k", **own) as process:
-        until(lambda: home.finished() >= 1, process)
-        os.write(keyboard, CTRL_C)
+        with frozen(lambda: finished_trials(home.run) >= 1, process):
+            os.write(keyboard, CTRL_C)
         _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, said
     assert "Traceback" not in said
@@ -224,8 +206,8 @@ def test_a_start_that_is_interrupted_and_then_killed_before_any_trial_is_resumed
         terminal() as (keyboard, own),
         home.started("sweep", "space.yaml", "--name", "k", *few, **own) as process,
     ):
-        until((home.run / "run.yaml").exists, process)
-        until(Run(home.run).is_active, process)
+        # Before, there is nothing yet to go on with.
+        until((home.run / LIVE_FILE).exists, process)
         os.write(keyboard, CTRL_C)
         _, said = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, said
@@ -233,8 +215,8 @@ def test_a_start_that_is_interrupted_and_then_killed_before_any_trial_is_resumed
     assert "pkdray resume runs/k" in said
 
     with home.started("resume", "k") as process:
-        until(lambda: any((home.path / "runs" / POOLS).glob("*/*")), process)
-        assert home.finished() == 0, "its teachers are being trained"
+        until(lambda: any((home.path / "runs" / POOLS).glob("*/.train/joint")), process)
+        assert not finished_rows(home.run), "its teachers are being trained"
         process.send_signal(signal.SIGKILL)
         process.wait()
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +18,7 @@ import yaml
 from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import Trial
+from processes import PATIENCE_SECONDS, frozen, own_environment, until
 from s3 import Server
 
 from pkdray import mirrors
@@ -42,7 +41,6 @@ from pkdray.training.plan import Plan
 
 Move = Callable[[str], None]
 TRIALS = 8
-PATIENCE_SECONDS = 480
 
 
 @pytest.fixture
@@ -411,9 +409,8 @@ class Machine:
         self._environment = environment
 
     def environment(self) -> dict[str, str]:
-        keep = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TUNE_"))}
-        own = {"OMP_NUM_THREADS": "1", "RAY_OVERRIDE_RESOURCES": '{"CPU": 2}', "PKDRAY_MIRRORS": str(self.mirrors)}
-        return {**keep, **own, **self._environment}
+        own = {"RAY_OVERRIDE_RESOURCES": '{"CPU": 2}', "PKDRAY_MIRRORS": str(self.mirrors)}
+        return {**own_environment(), **own, **self._environment}
 
     def started(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -434,15 +431,6 @@ class Machine:
             process.kill()
         assert process.returncode == 0, f"{arguments}: {out[-2000:]}{err[-4000:]}"
         return out
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if process is not None and process.poll() is not None:
-            pytest.fail(f"it ended with {process.returncode} first: {process.communicate()[1][-3000:]}")
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.05)
 
 
 def upload(server: Server, folder: Path, prefix: str) -> None:
@@ -500,7 +488,8 @@ def test_a_driver_killed_on_one_machine_is_resumed_on_another(
 
     try:
         # Some trials are finished whose rows have not reached the storage yet.
-        until(lambda: len(results(s3_server)) >= 3 and bool(ahead()), first)
+        with frozen(lambda: len(results(s3_server)) >= 3 and bool(ahead()), first):
+            first.kill()
     finally:
         first.kill()
     assert first.wait() == -signal.SIGKILL

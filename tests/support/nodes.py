@@ -14,15 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import PATIENCE_SECONDS, own_environment, until
 
-PATIENCE_SECONDS = 400
+SAID = "said.txt"
 STORE_BYTES = 100 << 20
 HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
 """A node that is gone is missed after some 10 s instead of half a minute."""
@@ -74,10 +75,8 @@ class Nodes:
         """Kill a node, and wait until the cluster knows."""
         lost = self.id_of(node)
         self.kill(node)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while any(row["Alive"] for row in self._cluster.global_state.node_table() if row["NodeID"] == lost):
-            assert time.monotonic() < deadline, "the cluster never missed the node"
-            time.sleep(0.1)
+        table = self._cluster.global_state.node_table
+        until(lambda: not any(row["Alive"] for row in table() if row["NodeID"] == lost))
 
     def kill_head(self) -> None:
         for processes in self.head.all_processes.values():
@@ -97,18 +96,14 @@ class Nodes:
         self._cluster.shutdown()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def environment(self, **more: str) -> dict[str, str]:
-        keep = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "TUNE_"))}
-        return {**keep, "OMP_NUM_THREADS": "1", **more}
-
     @contextmanager
     def pkdray(self, folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """The command line at work on these nodes."""
-        with (folder / "said.txt").open("w+") as said:
+        """The command line at work on these nodes; what it says goes to a file in the folder."""
+        with (folder / SAID).open("w+") as said:
             process = subprocess.Popen(
                 [sys.executable, "-m", "pkdray", *arguments, "--address", self.address],
                 cwd=folder,
-                env=self.environment(),
+                env=own_environment(),
                 stdout=said,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -125,7 +120,7 @@ class Nodes:
         """What this file, run as a program on these nodes, prints."""
         done = subprocess.run(
             [sys.executable, __file__, *arguments],
-            env=self.environment(RAY_ADDRESS=self.address),
+            env={**own_environment(), "RAY_ADDRESS": self.address},
             capture_output=True,
             text=True,
             check=False,
@@ -135,20 +130,10 @@ class Nodes:
         return json.loads(done.stdout.splitlines()[-1])
 
 
-def until(condition: Callable[[], object], process: subprocess.Popen[str], folder: Path) -> None:
-    """Poll until something has happened in the other process."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if process.poll() is not None:
-            raise AssertionError(f"it ended with {process.returncode}: {(folder / 'said.txt').read_text()[-3000:]}")
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.1)
-
-
 def ended(process: subprocess.Popen[str], folder: Path) -> str:
     """What it said in all, once it has ended well."""
     code = process.wait(PATIENCE_SECONDS)
-    said = (folder / "said.txt").read_text()
+    said = (folder / SAID).read_text()
     assert code == 0, said[-3000:]
     return said
 

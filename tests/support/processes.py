@@ -1,0 +1,96 @@
+"""Processes of their own that tests start, wait for, and hold still while they look."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+PATIENCE_SECONDS = 480
+"""For what takes seconds on an idle machine."""
+
+T = TypeVar("T")
+
+
+def own_environment(*, without: tuple[str, ...] = ("RAY_", "TUNE_")) -> dict[str, str]:
+    """The environment of a command with a Ray of its own: nothing of the one around it, one thread a process.
+
+    Its workers are as nice as the tests: by Ray's default (15) they would get next to nothing of a busy machine.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(without)}
+    return {**kept, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+
+
+def until(condition: Callable[[], T], process: subprocess.Popen[str] | None = None, log: Path | None = None) -> T:
+    """Poll until something has happened in the other process, and return what.
+
+    Args:
+        condition: what is truthy then.
+        process: must live until then.
+        log: where it writes, if not into pipes.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"it ended with {process.returncode} first: {_said(process, log)[-3000:]}")
+        assert time.monotonic() < deadline, f"it never came to that: {log.read_text()[-3000:] if log else ''}"
+        time.sleep(0.05)
+    return found
+
+
+@contextmanager
+def frozen(
+    condition: Callable[[], T], process: subprocess.Popen[str], log: Path | None = None, *, pid: int | None = None
+) -> Iterator[T]:
+    """As `until`, but looked at only while the process stands still, as it does within the block.
+
+    So what was seen is still true when the block kills the process, or does whatever else is to be done just then.
+
+    Args:
+        condition: what is truthy then. It waits for no lock: the process may stand still with it.
+        process: must live until then.
+        log: where it writes, if not into pipes.
+        pid: of the process that is to stand still, if that is another one.
+    """
+    still = process.pid if pid is None else pid
+
+    def seen() -> list[T]:
+        _signal(still, signal.SIGSTOP)
+        found = condition()
+        if found:
+            return [found]
+        _signal(still, signal.SIGCONT)
+        return []
+
+    (found,) = until(seen, process, log)
+    try:
+        yield found
+    finally:
+        _signal(still, signal.SIGCONT)
+
+
+def finished_trials(run: Path) -> int:
+    """Finished rows of study.db, read from outside as a dashboard would; 0 also while somebody writes into it."""
+    if (run / "run.yaml").exists():
+        with (
+            suppress(sqlite3.OperationalError),
+            closing(sqlite3.connect(f"file:{run / 'study.db'}?mode=ro", uri=True, timeout=0)) as study,
+        ):
+            query = "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED', 'FAIL')"
+            return int(study.execute(query).fetchone()[0])
+    return 0
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _said(process: subprocess.Popen[str], log: Path | None) -> str:
+    return log.read_text() if log is not None else "".join(part or "" for part in process.communicate())
