@@ -36,6 +36,8 @@ STUDY: dict[str, Any] = {
     },
     "student": {"encoder": {"hidden": [12], "dropout": 0.1}, "tnet": {"hidden": [9], "fit": {"epochs": 2}}},
     "training": {"epochs": 6, "batch_size": 97, "learning_rate": 0.01},
+    # Of several at once, which come first to a rung, and so which are stopped, is chance.
+    "resources": {"concurrent_trials": 1},
     "search": {
         "trials": 12,
         "sampler": "random",

@@ -162,7 +162,8 @@ def test_trials_on_two_workers_are_those_of_one(
     assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}, "CPUs are free again"
     alone = run_trial(plan, {"training.learning_rate": 0.02}, study_arrays(plan, digits, pool), tmp_path / "alone")
     result = json.loads((run.trial(by_rate[0.02].number) / RESULT).read_text())
-    assert result["value"] == pytest.approx(alone["value"], abs=1e-3)
+    # Of 500 rows two may fall to the other side of a tie: sums are in another order.
+    assert result["value"] == pytest.approx(alone["value"], abs=5e-3)
     found, expected = (
         pd.read_parquet(folder / CURVES) for folder in (run.trial(by_rate[0.02].number), tmp_path / "alone")
     )

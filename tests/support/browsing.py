@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from processes import PATIENCE_SECONDS
+
 CHROMIUM = os.environ.get("PKDRAY_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -48,6 +50,9 @@ def visit_page(browser: Any, path: Path, *, width: int = 1280, dark: bool = Fals
         is_mobile=touch,
         reduced_motion="reduce",
     )
+    # Without a graphics card, and beside other tests, 25 figures take their time.
+    context.set_default_timeout(1000 * PATIENCE_SECONDS)
+    context.set_default_navigation_timeout(1000 * PATIENCE_SECONDS)
     seen = Visit(context.new_page(), context)
     here = path.as_uri()
 
@@ -68,4 +73,4 @@ def visit_page(browser: Any, path: Path, *, width: int = 1280, dark: bool = Fals
 
 def drawn(page: Any) -> None:
     """Wait until every figure is drawn."""
-    page.wait_for_function("document.documentElement.dataset.drawn", timeout=60_000)
+    page.wait_for_function("document.documentElement.dataset.drawn")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import PATIENCE_SECONDS
 
 from pkdray.config import TrackingConfig
 from pkdray.tracking import Study, Trackers, open_trackers
@@ -24,6 +25,8 @@ def tell(hub: Trackers, number: int, epochs: range, fate: str | None, reason: st
 def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], Path]:
     """Tells of a sweep in two sessions; returns the run's folder."""
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    # Whoever shares two cores may wait for longer than a sweep would.
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", str(PATIENCE_SECONDS))
 
     def run(tracking: dict[str, Any]) -> Path:
         warned: list[str] = []
@@ -32,13 +35,13 @@ def tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[s
         folder.mkdir()
         study = Study("demo", folder, "2026-11-21T10:00:00+00:00", "accuracy", "max", {"dataset": "mfeat"})
         config = TrackingConfig.model_validate(tracking)
-        first = open_trackers(config, study, {}, patience=120)
+        first = open_trackers(config, study, {}, patience=PATIENCE_SECONDS)
         tell(first, 0, range(1, 4), "complete")
         tell(first, 1, range(1, 3), "pruned")
         tell(first, 2, range(1, 2), "failed", "The training loss became nan in epoch 2.")
         tell(first, 3, range(1, 4), None)
         first.close("interrupted", {"trial": 0, "value": 0.5})
-        second = open_trackers(config, study, {3: 3}, patience=120)
+        second = open_trackers(config, study, {3: 3}, patience=PATIENCE_SECONDS)
         # From its checkpoint of epoch 2.
         tell(second, 3, range(3, 6), "complete")
         second.close("finished", {"trial": 3, "value": 0.53})

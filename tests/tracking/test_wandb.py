@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import PATIENCE_SECONDS
 
 pytest.importorskip("wandb")
 
@@ -44,7 +45,10 @@ def records(file: Path) -> list[Any]:
     return found
 
 
-def test_every_trial_is_a_run_of_the_group_and_a_resume_goes_on_with_the_same_one(tracked) -> None:
+def test_every_trial_is_a_run_of_the_group_and_a_resume_goes_on_with_the_same_one(
+    tracked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pkdray.tracking.wandb._INIT_SECONDS", float(PATIENCE_SECONDS))
     folder = tracked({"wandb": {"project": "digits", "mode": "offline"}})
     files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 5, "four trials, one of them in two sessions"
