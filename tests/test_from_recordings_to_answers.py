@@ -79,7 +79,6 @@ def walk(
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(1500)
 def test_recola_by_two_data_parallel_workers(pkdray: Callable[..., Said], tmp_path: Path) -> None:
     people = ("train_1", "train_2", "train_3", "dev_1", "dev_2")
     replicas.write_recola_replica(

@@ -117,7 +117,6 @@ def stamps(folder: Path) -> dict[Path, tuple[int, int]]:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(1500)
 def test_the_same_command_given_again_keeps_what_is_done_and_mends_what_is_not(
     pkdray: Pkdray, local_ray: None, tmp_path: Path
 ) -> None:

@@ -181,7 +181,6 @@ def job(cluster: Cluster) -> Path:
     return file
 
 
-@pytest.mark.timeout(1500)
 def test_a_pipeline_whose_driver_is_killed_is_submitted_again_and_ends_whole(cluster: Cluster, job: Path) -> None:
     run, log = cluster.run("digits"), cluster.folder / "first.log"
     with cluster.started(log, "submit", str(job)) as process:

@@ -29,7 +29,7 @@ from pkdray.search.ledger import Ledger
 from pkdray.search.run import POOLS, Run
 from pkdray.search.trial import BEST, CURVES, RESULT
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TRIALS = 8
 

@@ -521,7 +521,6 @@ def test_a_driver_killed_on_one_machine_is_resumed_on_another(
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.timeout(1200)
 def test_nodes_that_share_no_disk_teach_sweep_and_evaluate(
     s3_server: Server, tmp_path: Path, config: Callable[..., Config], digits: Dataset
 ) -> None:
