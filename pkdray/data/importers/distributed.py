@@ -16,6 +16,7 @@ import platform
 import shutil
 import uuid
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -120,7 +121,7 @@ class Pool:
             ) from error
         finally:
             logger.setLevel(level)
-            shutil.rmtree(here.plan.partial / _FOLDER, ignore_errors=True)
+            _clear(here.plan.partial / _FOLDER)
 
 
 def shares(workers: int, device: str, cluster: dict[str, float]) -> dict[str, float]:
@@ -181,10 +182,19 @@ def _marked(work: Work) -> str:
     mark = uuid.uuid4().hex
     with storage_errors(folder):
         # Deaths that an earlier attempt counted may have had another cause.
-        shutil.rmtree(folder, ignore_errors=True)
+        _clear(folder)
         folder.mkdir()
         (folder / _MARKER).write_text(mark, encoding="ascii")
     return mark
+
+
+def _clear(folder: Path) -> None:
+    """Remove the folder, as far as that can be done; a worker that still makes a sample finds it gone."""
+    # Moved away first: what a worker wrote into it meanwhile would keep it.
+    gone = folder.with_name(f"{folder.name}-{uuid.uuid4().hex}")
+    with suppress(OSError):
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 @dataclass(frozen=True, eq=False)
