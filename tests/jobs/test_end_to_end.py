@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from ports import free_ports
 from s3 import Server
 
 import pkdray
@@ -56,14 +56,6 @@ STUDY: dict[str, Any] = {
         "space": {"training.learning_rate": {"float": [1e-3, 3e-2], "log": True}},
     },
 }
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def until(condition: Callable[[], bool], process: subprocess.Popen[str], log: Path) -> None:
