@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from patience import PATIENCE_SECONDS
 
 from pkdray import mirrors
 from pkdray.errors import CheckpointError, FingerprintError, RunError
@@ -213,7 +214,7 @@ def test_what_is_at_work_is_interrupted_when_the_pool_is_taken_over(s3_server, m
         # Again and again: a refresh may be under way, between its look and its write. And from a thread, where no
         # interrupt breaks off the write.
         with pool.trained_alone(pytest.fail), repeating(take_over, 0.1):
-            while True:
+            for _ in range(10 * PATIENCE_SECONDS):
                 # The interrupt ends no wait, but arrives after it.
                 threading.Event().wait(0.1)
 
