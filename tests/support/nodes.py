@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from patience import PATIENCE_SECONDS
 
-PATIENCE_SECONDS = 400
 STORE_BYTES = 100 << 20
 HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
 """A node that is gone is missed after some 10 s instead of half a minute."""
