@@ -50,6 +50,17 @@ driver="$(mktemp)"
 trap 'rm -f "$driver"' EXIT
 ulimit -n 65536 2>/dev/null || true
 
+interrupted="" step=""
+interrupt() {
+  # The step is starting, and its number not known yet: it is told below.
+  if [ -z "$step" ]; then interrupted=early; return; fi
+  interrupted=yes
+  echo "Slurm wants the nodes back: interrupting the pipeline."
+  # The driver runs on this node. Before it does there is nothing to save.
+  if [ -s "$driver" ]; then kill -INT "$(cat "$driver")" 2>/dev/null || true; else kill -TERM "$step"; fi
+}
+trap interrupt TERM
+
 # With job control, so that the shell does not have the step ignore Ctrl-C's signal.
 set -m
 # symmetric-run starts Ray on every node, runs what follows -- on the one with the address, and stops Ray.
@@ -60,15 +71,7 @@ srun ray symmetric-run --address "$address:$port" --min-nodes "$SLURM_JOB_NUM_NO
   pkdray pipeline "$space" --name "$run" --runs-dir "$runs" --address "$address:$port" "$@" &
 step=$!
 set +m
-
-interrupted=
-interrupt() {
-  interrupted=yes
-  echo "Slurm wants the nodes back: interrupting the pipeline."
-  # The driver runs on this node. Before it does there is nothing to save.
-  if [ -s "$driver" ]; then kill -INT "$(cat "$driver")" 2>/dev/null || true; else kill -TERM "$step"; fi
-}
-trap interrupt TERM
+if [ "$interrupted" = early ]; then interrupt; fi
 
 # `wait` returns at a signal; the step has ended when it is gone. Asked first: it knows of one that is gone already.
 while :; do

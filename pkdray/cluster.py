@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pkdray.errors import RunError
+from pkdray.files import remove_folder
 from pkdray.interrupts import terminated_like_interrupted
 from pkdray.orphans import LOOK_SECONDS, free_orphans
 from pkdray.repeating import repeating
@@ -79,7 +79,7 @@ def connected(address: str | None = None, *, verbose: bool = False) -> Iterator[
     finally:
         ray.shutdown()
         if temporary:
-            _remove(Path(temporary))
+            remove_folder(Path(temporary))
 
 
 def _free_orphans() -> None:
@@ -97,13 +97,4 @@ def _remove_leftovers() -> None:
     for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
         owner = folder.name.removeprefix(_PREFIX).split("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc").is_dir():
-            _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a Ray's folder under another name, by which a worker that is still ending makes no file in it any more."""
-    gone = folder.with_name(f"{folder.name}.gone")
-    with suppress(OSError):
-        folder.rename(gone)
-    for left in (folder, gone):
-        shutil.rmtree(left, ignore_errors=True)
+            remove_folder(folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Said
+from patience import PATIENCE_SECONDS
 
 from pkdray.data.bundled import bundled_datasets
 from pkdray.errors import ConfigError
@@ -146,8 +147,10 @@ def test_a_mistake_is_a_document_where_json_is_asked_for(pkdray) -> None:
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pkdray", "show", "nothing"]
-    plain = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
-    debug = subprocess.run([*command, "--debug"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    plain = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+    debug = subprocess.run(
+        [*command, "--debug"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert plain.returncode == 2
     assert "Traceback" not in plain.stderr
     assert debug.returncode != 0

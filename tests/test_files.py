@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -136,3 +137,28 @@ def test_a_fingerprint_is_the_same_in_every_process_and_release():
     assert files.fingerprint({"b": [1, 2.5], "a": None}) == "e57f5d37865437a8"
     with pytest.raises(ValueError, match="JSON"):
         files.fingerprint(float("inf"))
+
+
+def test_a_folder_is_removed_though_somebody_makes_files_in_it_meanwhile(tmp_path, monkeypatch):
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    remove = shutil.rmtree
+
+    def with_somebody(path, **how):
+        """A process that ends: it writes where it has always written, as soon as the removal has begun."""
+        try:
+            (tmp_path / "folder" / "late.log").write_text("x")
+        except FileNotFoundError:
+            turned_away.append(path)
+        remove(path, **how)
+
+    turned_away = []
+    monkeypatch.setattr(files.shutil, "rmtree", with_somebody)
+    files.remove_folder(tmp_path / "folder")
+    assert turned_away
+    assert list(tmp_path.iterdir()) == []
+    files.remove_folder(tmp_path / "folder")
+    (tmp_path / "folder.gone").mkdir()
+    (tmp_path / "folder.gone" / "left").touch()
+    (tmp_path / "folder").mkdir()
+    files.remove_folder(tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == [], "what an earlier removal left, too"

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 import pkdray
 
@@ -115,7 +116,11 @@ def test_there_is_no_circle_of_rooms() -> None:
 
 def imported_by(code: str) -> set[str]:
     ran = subprocess.run(
-        [sys.executable, "-c", IMPORTED.format(code=code)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", IMPORTED.format(code=code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
     )
     return set(json.loads(ran.stdout.splitlines()[-1]))
 

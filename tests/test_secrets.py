@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 from pkdray.errors import JobError
 from pkdray.secrets import Blanking, blanked, secret_values
@@ -54,7 +55,7 @@ def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
 
 

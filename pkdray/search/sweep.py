@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import tempfile
 import threading
@@ -20,7 +19,7 @@ from pkdray import mirrors
 from pkdray.data.dataset import Dataset, open_dataset
 from pkdray.embeddings import SharedArrays
 from pkdray.errors import PkdrayError, StorageError
-from pkdray.files import write_text
+from pkdray.files import remove_folder, write_text
 from pkdray.resources import Resources
 from pkdray.search.adopting import take_up, write_proposal
 from pkdray.search.ledger import Ledger
@@ -148,7 +147,7 @@ def _fit(run: Run, plan: Plan, pool: Pool, ledger: Ledger, shared: SharedArrays,
         if threading.current_thread() is threading.main_thread():
             # Tune leaves its own handler behind, which drops the next Ctrl-C.
             signal.signal(signal.SIGINT, before)
-        shutil.rmtree(records, ignore_errors=True)
+        remove_folder(Path(records))
         release_all(run.path.resolve() / TRAIN)
 
 

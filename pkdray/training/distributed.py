@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import nn
 
 from pkdray import mirrors
 from pkdray.errors import PkdrayError, RunError
+from pkdray.files import remove_folder
 from pkdray.training.loop import Report
 from pkdray.training.parallel import Workers
 
@@ -137,7 +137,7 @@ def release(storage: Path, name: str) -> None:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group))))
     records.forget()
     mirrors.remove(storage / name)
-    shutil.rmtree(storage / name, ignore_errors=True)
+    remove_folder(storage / name)
 
 
 def release_all(storage: Path) -> None:
@@ -145,7 +145,7 @@ def release_all(storage: Path) -> None:
     for name in _Records.names(storage):
         release(storage, name)
     mirrors.remove(storage)
-    shutil.rmtree(storage, ignore_errors=True)
+    remove_folder(storage)
 
 
 @dataclass(frozen=True)

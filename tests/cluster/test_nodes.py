@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from nodes import SAID, Nodes, ended
 from optuna.trial import FrozenTrial
-from processes import finished_trials, frozen, until
+from patience import until
+from processes import finished_trials, frozen
 
 from pkdray.search.ledger import Ledger
 from pkdray.search.trial import BEST, CURVES, RESULT

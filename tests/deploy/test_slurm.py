@@ -6,10 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_SECONDS, until
 
 # Ray's command line brings in Ray Serve, whose settings pydantic complains about.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments")
@@ -72,7 +72,7 @@ def said(home: Path) -> list[str]:
 
 def test_the_pipeline_runs_on_the_first_node(home: Path) -> None:
     process = start(home, "biovid_mtpkdot", "pain", "--seeds", "10")
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=PATIENCE_SECONDS)[0]
     assert process.returncode == 0, output
     token, ray, pkdray, environment = said(home)
     assert token == "ray get-auth-token --generate"
@@ -90,7 +90,7 @@ def test_the_pipeline_runs_on_the_first_node(home: Path) -> None:
 def test_a_failure_is_the_jobs_failure(home: Path) -> None:
     (home / "code").write_text("2")
     process = start(home, "space", "run")
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
     assert not any(line.startswith("scontrol") for line in said(home))
 
@@ -100,27 +100,35 @@ def test_a_step_that_ends_at_once_is_no_success(home: Path) -> None:
     # The node is busy: the step is gone before the script looks at it.
     (home / "slow").write_text('set() { builtin set "$@"; if [ "$1" = +m ]; then sleep 0.5; fi; }\n')
     process = start(home, "space", "run", BASH_ENV=str(home / "slow"))
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 3
 
 
 def test_when_the_time_is_up_the_driver_is_interrupted_and_the_job_goes_back(home: Path) -> None:
     (home / "long").touch()
     process = start(home, "space", "run")
-    deadline = time.monotonic() + 60
-    while not (home / "running").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until((home / "running").exists, process)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=PATIENCE_SECONDS)[0]
     assert process.returncode == 0, output
     assert said(home)[-2:] == ["interrupted", "scontrol requeue 12345"]
     assert "the next start continues the run run" in output
 
 
+def test_a_signal_while_the_step_starts_ends_it_and_the_job_goes_back(home: Path) -> None:
+    (home / ".venv" / "bin" / "srun").write_text('#!/bin/bash\nread -r <>"$HOME/fifo"\n')
+    # The signal comes just before the step is there.
+    (home / "now").write_text('set() { builtin set "$@"; if [ "$1" = -m ]; then kill -TERM $$; fi; }\n')
+    process = start(home, "space", "run", BASH_ENV=str(home / "now"))
+    output = process.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert process.returncode == 0, output
+    assert said(home)[-1] == "scontrol requeue 12345"
+    assert "the next start continues the run run" in output
+
+
 def test_it_says_how_to_call_it(home: Path) -> None:
     process = start(home, "space")
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=PATIENCE_SECONDS)[0]
     assert (process.returncode, output) == (2, "Usage: sbatch deploy/slurm.sh SPACE RUN [OPTION_OF_PIPELINE...]\n")
 
 

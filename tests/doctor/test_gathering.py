@@ -185,7 +185,11 @@ def test_a_port_answers_or_not() -> None:
         server.listen()
         address = f"127.0.0.1:{server.getsockname()[1]}"
         assert network.answers("GCS", address, needed=True).error is None
-    assert "refused" in (network.answers("GCS", address, needed=True).error or "")
+    with socket.socket() as silent:
+        # Held and not listened on: a port that is given back may be another's the next moment.
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert "refused" in (network.answers("GCS", address, needed=True).error or "")
     assert "HOST:PORT" in (network.answers("GCS", "head", needed=True).error or "")
 
 
@@ -266,13 +270,13 @@ def test_a_dashboard_that_is_not_there_is_told(
     said = pkdray("doctor", "--address", dashboard, "--json")
     assert said.code == 1
     assert [one["check"] for one in json.loads(said.out)["findings"] if one["level"] == "fail"] == ["token"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    said = pkdray("doctor", "--address", f"http://{address}")
-    assert said.code == 1
-    assert f"dashboard does not answer at http://{address}" in said.out
-    said = pkdray("doctor", "--address", address)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        of_dashboard = pkdray("doctor", "--address", f"http://{address}")
+        said = pkdray("doctor", "--address", address)
+    assert of_dashboard.code == 1
+    assert f"dashboard does not answer at http://{address}" in of_dashboard.out
     assert said.code == 1
     assert f"GCS does not answer at {address}" in said.out
     assert "ray start --head" in said.out

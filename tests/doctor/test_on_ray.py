@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_SECONDS, until
+from ports import free_ports
 
 TOKEN = "a-token-of-the-tests-0123456789abcdef"
 RAY = Path(sys.executable).with_name("ray")
@@ -38,7 +39,7 @@ class Running:
             env={name: value for name, value in environment.items() if value},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         assert ran.stdout, ran.stderr
@@ -101,35 +102,22 @@ def running() -> Iterator[Running]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
 def answers(port: int) -> bool:
     """Whether somebody listens."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def until(true: Any) -> None:
-    """Wait for something that has to become true."""
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline, "the cluster did not start"
-        time.sleep(0.2)
-
-
 def by_check(findings: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The findings by check; of several the worst."""
     order = ("ok", "warn", "fail")
     return {one["check"]: one for one in sorted(findings, key=lambda one: order.index(one["level"]))}
+
+
+def storage_works(findings: list[dict[str, Any]]) -> bool:
+    """Whether both nodes can use it; how fast it is, each by itself, is the machine's affair."""
+    found = [one for one in findings if one["check"] == "storage"]
+    return sum(len(one["nodes"]) for one in found) == 2 and {one["level"] for one in found} <= {"ok", "warn"}
 
 
 @pytest.mark.ray
@@ -140,8 +128,9 @@ def test_every_node_is_examined(running: Running, tmp_path: Path) -> None:
     found = by_check(findings)
     assert code == 0, [one for one in findings if one["level"] == "fail"]
     assert found["nodes"]["found"] == "2 answered"
-    for check in ("python", "torch", "gpus", "cuda", "object store", "storage"):
+    for check in ("python", "torch", "gpus", "cuda", "object store"):
         assert (len(found[check]["nodes"]), found[check]["level"]) == (2, "ok"), check
+    assert storage_works(findings), findings
     assert found["object store"]["found"].startswith("100 MB, of which the study's arrays take 6.04 MB (6%)")
     gcs, dashboard = [one["found"] for one in findings if one["check"] == "ports"]
     # Ray calls this machine by the address that others know it by.
@@ -162,7 +151,8 @@ def test_behind_a_tunnel_a_job_looks_from_inside(running: Running, tmp_path: Pat
     assert found["jobs"]["level"] == "ok", findings
     # 95 % of the object store.
     assert (code, found["object store"]["level"]) == (0, "warn"), findings
-    assert len(found["object store"]["nodes"]) == len(found["storage"]["nodes"]) == 2
+    assert len(found["object store"]["nodes"]) == 2
+    assert storage_works(findings), findings
 
 
 @pytest.mark.ray

@@ -9,7 +9,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from processes import PATIENCE_SECONDS, finished_trials, frozen, own_environment, until
+from patience import PATIENCE_SECONDS, until
+from ports import free_ports
+from processes import finished_trials, frozen, own_environment
 from s3 import Server
 
 import pkdray
@@ -55,14 +56,6 @@ STUDY: dict[str, Any] = {
         "space": {"training.learning_rate": {"float": [1e-3, 3e-2], "log": True}},
     },
 }
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def in_session(leader: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from s3 import Server
 from pkdray import mirrors
 from pkdray.locks import BusyError
 from pkdray.mirrors import LEASE_FILE, Lease, lease_holder
+from pkdray.mirrors.lease import STALE_SECONDS
 
 Move = Callable[[str], None]
 
@@ -20,6 +22,20 @@ Move = Callable[[str], None]
 def place(s3_server: Server, machine: Move) -> Callable[[], Path]:
     """The folder on the machine that is looked from."""
     return lambda: mirrors.open_root(s3_server.uri("runs", "k"))
+
+
+@pytest.fixture
+def pass_by(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the storage's own clock ahead: ``pass_by(seconds)``; it stands otherwise."""
+    # Without a zone, as moto has it.
+    now = [datetime.now(UTC).replace(tzinfo=None)]
+
+    def ahead(seconds: float) -> None:
+        now[0] += timedelta(seconds=seconds)
+
+    # The server is a thread of this process.
+    monkeypatch.setattr("moto.s3.models.utcnow", lambda: now[0])
+    return ahead
 
 
 def at_once(seconds: float) -> None:
@@ -39,7 +55,9 @@ def test_of_two_that_find_a_lease_free_in_one_moment_one_has_it(place: Callable[
     assert lease_holder(place()) == "process 2 on b"
 
 
-def test_a_lease_that_is_kept_refuses_another_machine(place: Callable[[], Path], machine: Move) -> None:
+def test_a_lease_that_is_kept_refuses_another_machine(
+    place: Callable[[], Path], machine: Move, pass_by: Callable[[float], None]
+) -> None:
     first = Lease(place(), "process 1 on a", pause=at_once)
     first.take()
     machine("b")
@@ -48,7 +66,7 @@ def test_a_lease_that_is_kept_refuses_another_machine(place: Callable[[], Path],
 
     def pause(seconds: float) -> None:
         waited.append(seconds)
-        threading.Event().wait(1.1)
+        pass_by(1)
         machine("a")
         first.refresh()
         machine("b")
@@ -75,20 +93,20 @@ def test_a_lease_given_back_or_of_this_very_machine_is_had_at_once(place: Callab
 
 
 def test_a_dead_holders_lease_is_taken_after_a_while_and_the_dead_one_notices(
-    place: Callable[[], Path], machine: Move, monkeypatch: pytest.MonkeyPatch
+    place: Callable[[], Path], machine: Move, pass_by: Callable[[float], None]
 ) -> None:
     dead = Lease(place(), "process 1 on a", at_once)
     dead.take()
     machine("b")
-    monkeypatch.setattr("pkdray.mirrors.lease.STALE_SECONDS", 2)
-    waited: list[float] = []
+    passed: list[float] = []
 
-    def pause(seconds: float) -> None:
-        waited.append(seconds)
-        threading.Event().wait(1.0)
+    def pause(_: float) -> None:
+        passed.append(STALE_SECONDS / 2)
+        pass_by(passed[-1])
 
     Lease(place(), "process 2 on b", pause).take()
-    assert 3 <= len(waited) <= 7, "by the storage's clock"
+    # Not after STALE_SECONDS but after more; the last pause is for others who wanted it in the same moment.
+    assert sum(passed[:-1]) == 1.5 * STALE_SECONDS, "by the storage's clock"
     assert lease_holder(place()) == "process 2 on b"
     machine("a")
     dead.refresh()

@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import IO
 
 import pytest
+from patience import PATIENCE_SECONDS
 from s3 import Server
 
 from pkdray import mirrors
@@ -232,7 +234,7 @@ def test_two_processes_of_a_machine_do_not_pull_the_same_file_twice(s3_server: S
         started = [subprocess.Popen([sys.executable, "-c", PULL, s3_server.uri("data")]) for _ in range(2)]
         threading.Event().wait(0.5)
         assert not there.exists(), "both wait"
-    assert [process.wait(60) for process in started] == [0, 0]
+    assert [process.wait(PATIENCE_SECONDS) for process in started] == [0, 0]
     assert (there / "big").stat().st_size == 3_000_000
 
 
@@ -353,16 +355,25 @@ def test_what_stops_one_file_stops_those_that_wait(
 ) -> None:
     folder = mirrors.open_root(root)
     for index in range(600):
-        write(folder / str(index), "1")
-    begun = []
+        # The oldest goes first.
+        os.utime(write(folder / str(index), "1"), ns=(0, 10**18 + 1 + index))
+    begun, seen = [], threading.Event()
+
+    class Threads(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            # The files that are under way end when nobody waits for all of them any more.
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            seen.set()
+            super().shutdown(wait=wait)
 
     def put(path: Path) -> None:
         begun.append(path)
-        if len(begun) == 1:
+        if path.name == "0":
             raise how
-        threading.Event().wait(0.01)
+        seen.wait()
 
+    monkeypatch.setattr(mirrors.transfer, "ThreadPoolExecutor", Threads)
     monkeypatch.setattr(mirrors.transfer, "_put", put)
     with pytest.raises(type(how)):
         mirrors.push(folder)
-    assert len(begun) < 599
+    assert len(begun) <= 1 + mirrors.transfer.THREADS

@@ -8,6 +8,7 @@ from typing import NamedTuple, get_args
 
 import pytest
 import torch
+from patience import PATIENCE_SECONDS
 
 from pkdray.config import EncoderConfig
 from pkdray.errors import ConfigError
@@ -164,5 +165,7 @@ print("torchvision" in sys.modules)
 build_encoder(EncoderConfig(kind="resnet18"), (33, 29, 3), per_frame=False)
 print("torchvision" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS, capture_output=True, text=True
+    )
     assert done.stdout.split() == ["False", "True"]

@@ -97,7 +97,7 @@ def test_many_samples_are_answered_in_batches(tmp_path: Path):
     student = load_student(make_bundle(tmp_path, "one"))
     values = features("one", 4096 + 5)["face"]
     last = student.predict_array(values[-9:])
-    np.testing.assert_allclose(student.predict_array(values)[-9:], last, rtol=1e-6)
+    np.testing.assert_allclose(student.predict_array(values)[-9:], last, rtol=1e-5, atol=1e-6)
 
 
 def test_samples_that_one_modality_lacks_are_listed(tmp_path: Path):

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import yaml
 from optuna.trial import FrozenTrial
-from processes import PATIENCE_SECONDS, finished_trials, frozen, own_environment, until
+from patience import PATIENCE_SECONDS, until
+from processes import finished_trials, frozen, own_environment
 
 from pkdray.config import Config
 from pkdray.data.dataset import Dataset

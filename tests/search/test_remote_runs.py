@@ -18,7 +18,8 @@ import yaml
 from optuna.distributions import FloatDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import Trial
-from processes import PATIENCE_SECONDS, frozen, own_environment, until
+from patience import PATIENCE_SECONDS, until
+from processes import frozen, own_environment
 from s3 import Server
 
 from pkdray import mirrors

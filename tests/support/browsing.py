@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from processes import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS
 
 CHROMIUM = os.environ.get("PKDRAY_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processes import PATIENCE_SECONDS, own_environment, until
+from patience import PATIENCE_SECONDS, until
+from processes import own_environment
 
 SAID = "said.txt"
 STORE_BYTES = 100 << 20

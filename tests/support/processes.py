@@ -6,14 +6,12 @@ import os
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-PATIENCE_SECONDS = 480
-"""For what takes seconds on an idle machine."""
+from patience import until
 
 T = TypeVar("T")
 
@@ -25,23 +23,6 @@ def own_environment(*, without: tuple[str, ...] = ("RAY_", "TUNE_")) -> dict[str
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(without)}
     return {**kept, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
-
-
-def until(condition: Callable[[], T], process: subprocess.Popen[str] | None = None, log: Path | None = None) -> T:
-    """Poll until something has happened in the other process, and return what.
-
-    Args:
-        condition: what is truthy then.
-        process: must live until then.
-        log: where it writes, if not into pipes.
-    """
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := condition()):
-        if process is not None and process.poll() is not None:
-            raise AssertionError(f"it ended with {process.returncode} first: {_said(process, log)[-3000:]}")
-        assert time.monotonic() < deadline, f"it never came to that: {log.read_text()[-3000:] if log else ''}"
-        time.sleep(0.05)
-    return found
 
 
 @contextmanager
@@ -90,7 +71,3 @@ def finished_trials(run: Path) -> int:
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _said(process: subprocess.Popen[str], log: Path | None) -> str:
-    return log.read_text() if log is not None else "".join(part or "" for part in process.communicate())

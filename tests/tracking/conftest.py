@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS
 
 from pkdray.config import TrackingConfig
 from pkdray.tracking import Study, Trackers, open_trackers

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import PATIENCE_SECONDS
+from patience import PATIENCE_SECONDS
 
 pytest.importorskip("wandb")
 

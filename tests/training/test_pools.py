@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from patience import PATIENCE_SECONDS
 
 from pkdray import mirrors
 from pkdray.errors import CheckpointError, FingerprintError, RunError
@@ -160,23 +161,26 @@ def test_a_pool_on_storage_that_another_machine_trains_is_waited_for(s3_server, 
     pool = Pool(mirrors.open_root(s3_server.uri("runs", "pools", "p")))
     place = {"Bucket": s3_server.bucket, "Key": "runs/pools/p/.lease"}
     content = b'{"holder": "process 2 on b", "token": "2"}'
-    client, over, waited = s3_server.client(), threading.Event(), []
+    client, turn, over, waited = s3_server.client(), threading.Lock(), threading.Event(), []
 
     def keep():
-        if not over.is_set():
-            client.put_object(**place, Body=content)
+        with turn:
+            if not over.is_set():
+                client.put_object(**place, Body=content)
 
     def wait(holder):
         waited.append(holder)
-        over.set()
+        # The holder falls silent when it has been seen, with no write under way; three seconds later it counts as dead.
+        with turn:
+            over.set()
+        monkeypatch.setattr("pkdray.mirrors.lease.STALE_SECONDS", 3)
 
     keep()
-    with repeating(keep, 0.2):
-        # The holder falls silent when it has been seen; three seconds later it counts as dead.
-        monkeypatch.setattr("pkdray.mirrors.lease.STALE_SECONDS", 3)
-        with pool.trained_alone(wait) as check:
-            check()
-            assert mirrors.lease_holder(pool.path) == own_note()
+    with repeating(keep, 0.2), pool.trained_alone(wait) as check:
+        # Not this one, however slow it is.
+        monkeypatch.setattr("pkdray.mirrors.lease.STALE_SECONDS", 600)
+        check()
+        assert mirrors.lease_holder(pool.path) == own_note()
     assert waited == ["process 2 on b"]
     assert mirrors.lease_holder(pool.path) is None, "given back"
 
@@ -199,12 +203,19 @@ def test_whoever_slept_while_another_machine_took_the_pool_does_not_declare_it_f
 def test_what_is_at_work_is_interrupted_when_the_pool_is_taken_over(s3_server, monkeypatch):
     monkeypatch.setattr(mirrors, "REFRESH_SECONDS", 0.05)
     pool = Pool(mirrors.open_root(s3_server.uri("runs", "pools", "p")))
+    place = {"Bucket": s3_server.bucket, "Key": "runs/pools/p/.lease"}
+    content = b'{"holder": "process 2 on b", "token": "2"}'
+    client = s3_server.client()
+
+    def take_over():
+        client.put_object(**place, Body=content)
 
     def work():
-        with pool.trained_alone(pytest.fail):
-            for _ in range(200):
-                # Again and again: a refresh may be under way, between its look and its write.
-                mirrors.write(pool.path / mirrors.LEASE_FILE, b'{"holder": "process 2 on b", "token": "2"}')
+        # Again and again: a refresh may be under way, between its look and its write. And from a thread, where no
+        # interrupt breaks off the write.
+        with pool.trained_alone(pytest.fail), repeating(take_over, 0.1):
+            for _ in range(10 * PATIENCE_SECONDS):
+                # The interrupt ends no wait, but arrives after it.
                 threading.Event().wait(0.1)
 
     with pytest.raises(RunError, match="Another machine took over the teacher pool s3://"):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from patience import PATIENCE_SECONDS
 
 from pkdray.data.dataset import open_dataset
 from pkdray.embeddings import read_embeddings
@@ -110,11 +111,11 @@ def test_two_who_need_one_pool_at_once_train_it_once(small_dataset, plan, tmp_pa
     def trained(name, _metrics):
         first.append(name)
         other.start()
-        assert waits.wait(60), "the second one waits while the first trains"
+        assert waits.wait(PATIENCE_SECONDS), "the second one waits while the first trains"
 
     made = teach(study, dataset, tmp_path / "pools", trained)
     kept = contents(made)
-    other.join(60)
+    other.join(PATIENCE_SECONDS)
     assert (first, second) == (["joint"], [made])
     assert waited[0] == own_note()
     assert contents(second[0]) == kept

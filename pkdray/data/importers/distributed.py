@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import platform
-import shutil
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from pkdray.data.importers.build import Outcome, Work
 from pkdray.data.importers.extract import Sources
 from pkdray.data.importers.recordings import Recording
 from pkdray.errors import DatasetError, PkdrayError, RunError, StorageError
-from pkdray.files import storage_errors
+from pkdray.files import remove_folder, storage_errors
 
 MAX_DEATHS = 3
 """Workers that may die while they make a sample before it is left out."""
@@ -120,7 +119,7 @@ class Pool:
             ) from error
         finally:
             logger.setLevel(level)
-            shutil.rmtree(here.plan.partial / _FOLDER, ignore_errors=True)
+            remove_folder(here.plan.partial / _FOLDER)
 
 
 def shares(workers: int, device: str, cluster: dict[str, float]) -> dict[str, float]:
@@ -181,7 +180,7 @@ def _marked(work: Work) -> str:
     mark = uuid.uuid4().hex
     with storage_errors(folder):
         # Deaths that an earlier attempt counted may have had another cause.
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         folder.mkdir()
         (folder / _MARKER).write_text(mark, encoding="ascii")
     return mark

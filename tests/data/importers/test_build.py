@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import replicas
+from patience import PATIENCE_SECONDS
 
 from pkdray.data.dataset import open_dataset
 from pkdray.data.importers import build
@@ -521,5 +522,7 @@ def test_the_manifest_says_what_it_is(biosignals: Callable[..., Plan]) -> None:
 
 def test_a_scan_and_a_plan_need_neither_torch_nor_a_decoder() -> None:
     code = "import sys, pkdray.data.importers.build; print(*{name.partition('.')[0] for name in sys.modules})"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
     assert not set(ran.stdout.split()) & {"torch", "torchaudio", "facenet_pytorch", "av", "ray", "scipy", "PIL"}
