@@ -256,7 +256,6 @@ main()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3 * PATIENCE_SECONDS)
 def test_a_kill_in_the_middle_costs_at_most_one_sample(sets: Path, tmp_path: Path) -> None:
     src = tmp_path / "biovid"
     shutil.copytree(sets / "biovid", src)

@@ -114,12 +114,13 @@ def test_a_server_that_speaks_no_http_is_no_dashboard() -> None:
 
 
 def test_nobody_there_is_told_with_the_tunnel_to_open() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(
-        JobError, match=rf"No Ray dashboard answers at http://127.0.0.1:{port} \(Connection refused\)"
-    ) as e:
-        probe(f"http://127.0.0.1:{port}", {})
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        with pytest.raises(
+            JobError, match=rf"No Ray dashboard answers at http://127.0.0.1:{port} \(Connection refused\)"
+        ) as e:
+            probe(f"http://127.0.0.1:{port}", {})
     assert "ssh -L 8265:127.0.0.1:8265" in str(e.value)
 
 
