@@ -1,4 +1,4 @@
-# make demo: the main job on bundled real data · make test: the tests · make test-cluster: those of several nodes · make lint: style and types
+# make demo: the main job on bundled real data · make test: the tests · make test-cluster: those that take minutes each · make lint: style and types
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -25,7 +25,7 @@ from pkdray.search.run import Run
 from pkdray.search.sweep import study_arrays
 from pkdray.search.trial import CURVES, run_trial
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray"), pytest.mark.cluster]
 
 QUICK = {"epochs": 1, "patience": 1, "micro_batch": "null", "precision": "float32"}
 """In place of what the ready spaces ask of an A100."""
@@ -78,7 +78,6 @@ def walk(
     return run, pd.read_parquet("answers.parquet")
 
 
-@pytest.mark.cluster
 def test_recola_by_two_data_parallel_workers(pkdray: Callable[..., Said], tmp_path: Path) -> None:
     people = ("train_1", "train_2", "train_3", "dev_1", "dev_2")
     replicas.write_recola_replica(
@@ -188,7 +187,6 @@ def test_biovid_with_a_frozen_backbone(pkdray: Callable[..., Said], tmp_path: Pa
         assert answers["p_PA4"][2] == pytest.approx(known[video.stem], abs=1e-4)
 
 
-@pytest.mark.cluster
 def test_affwild2_in_windows_of_clips(pkdray: Callable[..., Said], tmp_path: Path) -> None:
     videos = [
         replicas.AffVideo("video1", "Train_Set", 97, invalid=(64,), faceless=(3, 4, 36)),

@@ -30,7 +30,7 @@ from pkdray.search.ledger import Ledger
 from pkdray.search.run import POOLS, Run
 from pkdray.search.trial import BEST, CURVES, RESULT
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.cluster]
 
 TRIALS = 8
 
